@@ -1,0 +1,1 @@
+"""The GPT, and what can be asked of one."""

@@ -1,0 +1,1 @@
+"""How the weights move: optimizers and learning rate schedules."""

@@ -1,0 +1,383 @@
+"""The recipe: everything that decides a run, as one frozen, typed tree.
+
+A recipe file is TOML. It may name one other recipe in `extends`, whose values it starts from. Values come from the
+defaults below, then the file, then the command line, each overriding the one before. All that is wrong with a recipe is
+reported at once, before any data is read.
+
+    shortrun recipes                  the shipped recipes
+    shortrun recipes show baseline    one of them, resolved, with the meaning of every field
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from shortrun.errors import UserError, did_you_mean
+
+SHIPPED = Path(__file__).parent / "recipes"
+LONGEST_TITLE = 1000
+"""Characters: no generous reading of the hub's or the synthetic titles exceeds this; used only to refuse absurd recipes."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which titles, and how they are split."""
+
+    source: Literal["hackernews", "file", "synthetic"] = "hackernews"
+    """Where titles come from: the hub data set, a file of yours, or the built-in headline grammar."""
+    path: tuple[str, ...] = ()
+    """Files to read (.parquet, .csv, .tsv, .jsonl, .txt, each also .gz); giving one sets source to "file"."""
+    column: str = "title"
+    """The column that holds the titles, where the file has columns."""
+    revision: str | None = None
+    """A commit of the hub data set to pin; it was refreshed in June 2026, so losses before and after differ."""
+    num_titles: PositiveInt | Literal["all"] = 100_000
+    """How many titles to take after the shuffle; "all" for every one the source has."""
+    shuffle: bool = True
+    """Shuffle the source before taking num_titles, as `datasets.Dataset.shuffle(seed)` does."""
+    seed: int = Field(1337, ge=0)
+    """Seed of that shuffle (and of the synthetic corpus); apart from train.seed, so that seeds share one split."""
+    val_frac: float = Field(0.1, gt=0, lt=1)
+    """Share of the titles, at the end, that is only ever scored."""
+    tuning_titles: int = Field(0, ge=0)
+    """Titles cut from the end of the training titles, to choose settings on."""
+    heldout_titles: int = Field(0, ge=0)
+    """Titles taken from beyond num_titles, as a test set that neither training nor the tokenizer sees."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_path_means_a_file(cls, values: Any) -> Any:
+        return {**values, "source": "file"} if isinstance(values, dict) and values.get("path") else values
+
+    @model_validator(mode="after")
+    def _can_work(self) -> Data:
+        if self.source == "file" and not self.path:
+            raise ValueError('data.source = "file" needs data.path, the file to read')
+        if self.source == "synthetic" and self.num_titles == "all":
+            raise ValueError("the synthetic corpus has no end: give data.num_titles a number")
+        if self.num_titles == "all":
+            if self.heldout_titles:
+                raise ValueError('data.num_titles = "all" leaves no titles for data.heldout_titles')
+            return self
+        train = int(self.num_titles * (1 - self.val_frac))
+        if train == 0 or train == self.num_titles:
+            raise ValueError(
+                f"data.num_titles = {self.num_titles} with data.val_frac = {self.val_frac} leaves "
+                f"{train} titles to train on and {self.num_titles - train} to validate; both need one at least"
+            )
+        if self.tuning_titles >= train:
+            raise ValueError(f"data.tuning_titles = {self.tuning_titles} would take all {train} training titles")
+        return self
+
+
+class Tokenizer(Section):
+    """How text becomes token ids: byte-level BPE."""
+
+    vocab_size: int = Field(16_000, ge=4, le=1_000_000)
+    """Entries asked for, special tokens and bytes included; a small corpus may yield fewer."""
+    fit_on: Literal["train", "train+validation"] = "train"
+    """The titles the merges are learned from; Mainrun's baseline uses both splits."""
+    byte_alphabet: Literal["all", "seen"] = "all"
+    """Which of the 256 bytes have a token: all (any text can be encoded), or only those seen in fitting, as the baseline."""
+
+    @model_validator(mode="after")
+    def _can_work(self) -> Tokenizer:
+        if self.byte_alphabet == "all" and self.vocab_size < 259:
+            raise ValueError(
+                f"tokenizer.vocab_size = {self.vocab_size} can't hold 256 bytes and 3 special tokens: use at least 259"
+            )
+        return self
+
+
+class Batches(Section):
+    """How token ids become batches."""
+
+    mode: Literal["stream", "shuffled"] = "shuffled"
+    """"stream": one fixed stream, as Mainrun; "shuffled": titles in a new order each epoch, every target used once."""
+    block_size: PositiveInt = 128
+    """Tokens in a row: the longest context the model sees."""
+    batch_size: PositiveInt = 64
+    """Rows in a step."""
+
+
+class Model(Section):
+    """The GPT."""
+
+    n_layer: PositiveInt = 6
+    """Transformer blocks."""
+    n_head: PositiveInt = 8
+    """Attention heads in each block."""
+    d_model: PositiveInt = 512
+    """Width of the residual stream."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of activations dropped in training, on embeddings, attention weights and block outputs."""
+
+    @model_validator(mode="after")
+    def _can_work(self) -> Model:
+        if self.d_model % self.n_head:
+            fits = [h for h in range(1, self.d_model + 1) if self.d_model % h == 0]
+            nearest = min(fits, key=lambda h: abs(h - self.n_head))
+            raise ValueError(
+                f"model.d_model = {self.d_model} is not divisible by model.n_head = {self.n_head}; "
+                f"the nearest number of heads that fits is {nearest}"
+            )
+        return self
+
+
+class Optim(Section):
+    """The optimizer."""
+
+    name: Literal["sgd", "adamw"] = "adamw"
+    """sgd (no momentum, as the baseline) or adamw."""
+    lr: float = Field(5e-4, gt=0)
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the first and second moment."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay on all parameters (decoupled in AdamW)."""
+    grad_clip: float = Field(1.0, gt=0)
+    """Largest global gradient norm; larger ones are scaled down to it."""
+
+    @model_validator(mode="after")
+    def _can_work(self) -> Optim:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optim.betas = {list(self.betas)} must both be at least 0 and below 1")
+        return self
+
+
+class Schedule(Section):
+    """The learning rate over the run."""
+
+    name: Literal["cosine"] = "cosine"
+    """cosine: from optim.lr to 0 over all steps, without warmup."""
+
+
+class Train(Section):
+    """The training loop."""
+
+    epochs: PositiveInt = 7
+    """Passes over the training titles."""
+    seed: int = Field(1337, ge=0, lt=2**63)
+    """Seed of the initial weights, of dropout and of the order of titles (also --seed)."""
+    evals_per_epoch: PositiveInt = 3
+    """Evaluations in each epoch, besides those at step 1 and at the last step."""
+    checkpoint_every: PositiveInt | None = None
+    """Steps between checkpoints; left out, one is made at each evaluation. The last two and the best are kept."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward and backward pass; weights and scores are float32 either way."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; auto takes CUDA, then MPS, then the CPU, and says why."""
+    threads: PositiveInt | None = None
+    """CPU threads; left out, as many as the machine has cores. Same bits need the same number."""
+    log_every: PositiveInt = 50
+    """Steps between progress lines when the output is no terminal."""
+
+
+class Score(Section):
+    """How losses are computed; nothing here moves `loss`."""
+
+    batch_tokens: PositiveInt = 8192
+    """Tokens scored at once when titles are scored on their own: memory against speed."""
+
+
+class Recipe(Section):
+    """A run, decided."""
+
+    data: Data = Data()
+    tokenizer: Tokenizer = Tokenizer()
+    batches: Batches = Batches()
+    model: Model = Model()
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    train: Train = Train()
+    score: Score = Score()
+
+    @model_validator(mode="after")
+    def _can_work(self) -> Recipe:
+        data, batches = self.data, self.batches
+        if data.source == "file" or data.num_titles == "all":
+            return self  # how much text there is shows when it is read
+        most = data.num_titles * LONGEST_TITLE
+        need = batches.block_size if batches.mode == "shuffled" else batches.block_size * batches.batch_size + 1
+        if need > most:
+            raise ValueError(
+                f"batches.block_size = {batches.block_size} with batches.batch_size = {batches.batch_size} needs {need:,} "
+                f"tokens, more than {data.num_titles:,} titles can hold; lower batches.block_size or raise data.num_titles"
+            )
+        return self
+
+    def fingerprint(self) -> str:
+        """sha256 of the resolved values, the same however they were written."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name and file of each recipe that comes with the package."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe given by its shipped name or as a path."""
+    shipped = shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    if name.endswith(".toml") or "/" in name:
+        return Path(name)
+    raise UserError(f"There is no shipped recipe '{name}': {did_you_mean(name, shipped)} (or give a .toml file)")
+
+
+def load_recipe(name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Recipe:
+    """Reads a recipe and lays overrides ({section: {field: value}}, from the command line) over it.
+
+    Raises UserError with every mistake in the file and the overrides, each with where it stands.
+    """
+    values, origins = _read_values(recipe_path(name))
+    for section, fields in (overrides or {}).items():
+        for field, value in fields.items():
+            values.setdefault(section, {})[field] = value
+            origins[section, field] = "command line"
+    return _validated(values, origins, str(recipe_path(name)))
+
+
+def parse_recipe(text: str, origin: str) -> Recipe:
+    """A recipe from resolved TOML text, such as a run folder's recipe.toml."""
+    return _validated(_toml(text, origin), {}, origin)
+
+
+def to_toml(recipe: Recipe, explain: bool = False) -> str:
+    """The recipe as TOML text; with `explain`, each field's meaning stands above it as a comment."""
+    lines: list[str] = []
+    for section, fields in recipe:
+        about = type(fields)
+        lines += [f"[{section}]" + (f"  # {about.__doc__}" if explain else "")]
+        for field, value in fields:
+            if explain:
+                lines.append(f"# {about.model_fields[field].description}")
+            # TOML has no null: a field without a value is a comment
+            lines.append(f"# {field} is not set" if value is None else f"{field} = {_toml_value(value)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """One line for each field in which two recipes differ."""
+    return [
+        f"{section}.{field}: {value!r} -> {getattr(getattr(new, section), field)!r}"
+        for section, fields in old
+        for field, value in fields
+        if value != getattr(getattr(new, section), field)
+    ]
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    if isinstance(value, float):
+        return repr(value)  # shortest text that reads back as the same float
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _toml(text: str, origin: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{origin} is not valid TOML: {error}") from None
+
+
+def _read_values(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[tuple[str, str], str]]:
+    """The values of a recipe file and of what it extends, and where each was written."""
+    if path.resolve() in seen:
+        raise UserError(f"{path} extends itself, by way of {' -> '.join(str(p) for p in seen)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = did_you_mean(path.stem, shipped_recipes())
+        raise UserError(f"There is no recipe file {path}; of the shipped recipes, {near}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The recipe {path} can't be read: {error}") from None
+    own = _toml(text, str(path))
+    base = own.pop("extends", None)
+    values: dict[str, Any] = {}
+    origins: dict[tuple[str, str], str] = {}
+    if base is not None:
+        if not isinstance(base, str):
+            raise UserError(f"{path}: extends = {base!r} must be one recipe's name or file")
+        beside = path.parent / base
+        target = beside if base.endswith(".toml") else recipe_path(base)
+        values, origins = _read_values(target, (*seen, path.resolve()))
+    for section, fields in own.items():
+        if not isinstance(fields, dict):
+            values[section] = fields
+            origins[section, ""] = str(path)
+            continue
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        origins[section, ""] = str(path)
+        for field, value in fields.items():
+            values[section][field] = value
+            origins[section, field] = str(path)
+    return values, origins
+
+
+def _validated(values: dict[str, Any], origins: Mapping[tuple[str, str], str], default_origin: str) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = list(_problems(error, origins, default_origin))
+    count = "One thing is" if len(problems) == 1 else f"{len(problems)} things are"
+    raise UserError(f"{count} wrong with the recipe:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def _problems(
+    error: ValidationError, origins: Mapping[tuple[str, str], str], default_origin: str
+) -> Iterator[str]:
+    """One sentence per field that is wrong: where, which, its value, what was expected, the nearest valid name."""
+    by_field: dict[tuple[str, str], list[Any]] = {}
+    for item in error.errors(include_url=False):
+        section, field = (*(str(part) for part in item["loc"][:2]), "", "")[:2]
+        by_field.setdefault((section, field), []).append(item)
+    for (section, field), items in by_field.items():
+        origin = origins.get((section, field)) or origins.get((section, "")) or default_origin
+        first = items[0]
+        if first["type"] == "extra_forbidden":
+            if field:
+                yield f"{origin}: {section}.{field} = {first['input']!r}: there is no such field; " + _nearest_field(
+                    section, field
+                )
+            else:
+                yield f"{origin}: [{section}]: there is no such section; {did_you_mean(section, Recipe.model_fields)}"
+        elif first["type"] == "value_error":
+            yield f"{origin}: {first['ctx']['error']}"
+        elif not field:
+            yield f"{origin}: {section} = {first['input']!r} must be a table, [{section}]"
+        else:
+            wanted = " or ".join(dict.fromkeys(_wanted(item) for item in items))
+            yield f"{origin}: {section}.{field} = {first['input']!r}: {wanted}"
+
+
+def _wanted(item: Any) -> str:
+    message = str(item["msg"])
+    message = message[0].lower() + message[1:]
+    if item["type"] == "literal_error" and isinstance(item["input"], str):
+        choices = str(item["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+        message += f" ({did_you_mean(item['input'], choices)})"
+    return message
+
+
+def _nearest_field(section: str, field: str) -> str:
+    """The nearest field of that section, or, where the same name stands in another section, that one."""
+    homes = {name: type(fields).model_fields for name, fields in Recipe()}
+    elsewhere = [name for name, fields in homes.items() if field in fields]
+    if elsewhere:
+        return f"did you mean '{elsewhere[0]}.{field}'?"
+    return did_you_mean(field, homes[section])

@@ -1,0 +1,1 @@
+"""The losses: the one place that defines them."""

@@ -1,0 +1,138 @@
+"""Computing the losses of a model: which tokens go through it, in which rows. The definitions are in `losses`.
+
+Shapes: B rows, T positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shortrun.score.losses import Loss, OfficialLoss, joined_bytes, joined_characters, token_nats
+from shortrun.tokens.batches import IGNORE
+from shortrun.tokens.bpe import Tokenizer
+
+
+@dataclass(frozen=True)
+class Window:
+    """A row to score: a stretch of one title; targets that are only context here are IGNORE."""
+
+    title: int
+    inputs: list[int]
+    targets: list[int]
+
+
+def score_titles(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    titles: Sequence[str],
+    *,
+    block_size: int,
+    batch_tokens: int = 8192,
+) -> Loss:
+    """The loss of a model on titles, each on its own. Raises UserError if the tokenizer loses any of them."""
+    tokenizer.require_lossless(titles)
+    encoded = tokenizer.encode_many(titles)
+    nats = title_nats(model, encoded, eos=tokenizer.eos, block_size=block_size, batch_tokens=batch_tokens)
+    return Loss(
+        nats=math.fsum(nats),  # exactly rounded: the order of titles can't move it
+        characters=joined_characters(titles),
+        bytes=joined_bytes(titles),
+        targets=sum(len(ids) + 1 for ids in encoded),
+        titles=len(titles),
+    )
+
+
+@torch.no_grad()
+def title_nats(
+    model: Callable[[Tensor], Tensor],
+    encoded: Sequence[Sequence[int]],
+    *,
+    eos: int,
+    block_size: int,
+    batch_tokens: int = 8192,
+    shard: tuple[int, int] = (0, 1),
+) -> NDArray[np.float64]:
+    """-log p of each title and its end, in nats, after one `eos`; shape (titles,), float64.
+
+    `encoded`: token ids of each title, end not included. Rows of like length are scored together, about `batch_tokens`
+    tokens at once. `shard` = (k, n) computes every n-th batch from the k-th and leaves the other titles' nats 0: the sum
+    over the n shards is what one process computes, bit for bit.
+    """
+    windows = [window for title, ids in enumerate(encoded) for window in _windows(title, ids, eos, block_size)]
+    windows.sort(key=lambda window: len(window.inputs))  # stable: like lengths side by side, hardly any padding
+    nats = np.zeros(len(encoded), dtype=np.float64)
+    with _evaluating(model) as device:
+        for index, batch in enumerate(_grouped(windows, batch_tokens)):
+            if index % shard[1] != shard[0]:
+                continue
+            T = len(batch[-1].inputs)
+            x_BT = torch.tensor([window.inputs + [eos] * (T - len(window.inputs)) for window in batch], device=device)
+            y_BT = torch.tensor(
+                [window.targets + [IGNORE] * (T - len(window.targets)) for window in batch], device=device
+            )
+            nats_B = token_nats(model(x_BT), y_BT).sum(dim=1).cpu().numpy()
+            np.add.at(nats, [window.title for window in batch], nats_B)
+    return nats
+
+
+@torch.no_grad()
+def official_loss(
+    model: Callable[[Tensor], Tensor], ids: Sequence[int], characters: int, *, block_size: int, batch_size: int
+) -> OfficialLoss:
+    """Mainrun's validation loss of a stream of ids (the joined text, encoded), with its coverage."""
+    span = block_size * batch_size + 1
+    stream = torch.tensor(ids, dtype=torch.int64)
+    nats, scored = 0.0, 0
+    with _evaluating(model) as device:
+        for start in range(0, len(stream) - span + 1, span):
+            x_BT = stream[start : start + span - 1].view(batch_size, block_size).to(device)
+            y_BT = stream[start + 1 : start + span].view(batch_size, block_size).to(device)
+            nats += float(token_nats(model(x_BT), y_BT).sum())
+            scored += span - 1
+    return OfficialLoss(nats=nats, characters=characters, targets_scored=scored, targets=max(len(ids) - 1, 0))
+
+
+def _windows(title: int, ids: Sequence[int], eos: int, block_size: int) -> Iterator[Window]:
+    """The rows in which a title's targets are scored, each target once; one row unless the title outgrows the block."""
+    inputs, targets = [eos, *ids], [*ids, eos]
+    scored = start = 0
+    while scored < len(targets):
+        stop = min(start + block_size, len(targets))
+        context = scored - start
+        yield Window(title, inputs[start:stop], [IGNORE] * context + targets[scored:stop])
+        scored = stop
+        start += max(block_size // 2, 1)
+
+
+def _grouped(windows: list[Window], batch_tokens: int) -> Iterator[list[Window]]:
+    """Cuts sorted windows into batches of at most `batch_tokens` positions, padding included (one window at least)."""
+    batch: list[Window] = []
+    for window in windows:
+        if batch and (len(batch) + 1) * len(window.inputs) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch
+
+
+@contextmanager
+def _evaluating(model: Callable[[Tensor], Tensor]) -> Iterator[torch.device]:
+    """The model in eval mode, as it was before afterwards; gives the device of its weights."""
+    if not isinstance(model, nn.Module):
+        yield torch.device("cpu")
+        return
+    was_training = model.training
+    model.eval()
+    try:
+        yield next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    finally:
+        model.train(was_training)
