@@ -29,25 +29,32 @@ class Window:
     targets: list[int]
 
 
-def score_titles(
-    model: nn.Module,
-    tokenizer: Tokenizer,
-    titles: Sequence[str],
-    *,
-    block_size: int,
-    batch_tokens: int = 8192,
-) -> Loss:
-    """The loss of a model on titles, each on its own. Raises UserError if the tokenizer loses any of them."""
-    tokenizer.require_lossless(titles)
-    encoded = tokenizer.encode_many(titles)
-    nats = title_nats(model, encoded, eos=tokenizer.eos, block_size=block_size, batch_tokens=batch_tokens)
-    return Loss(
-        nats=math.fsum(nats),  # exactly rounded: the order of titles can't move it
-        characters=joined_characters(titles),
-        bytes=joined_bytes(titles),
-        targets=sum(len(ids) + 1 for ids in encoded),
-        titles=len(titles),
-    )
+class ScoringSet:
+    """Titles made ready to be scored: through the lossless gate, encoded and counted once, scored as often as needed."""
+
+    def __init__(self, tokenizer: Tokenizer, titles: Sequence[str]) -> None:
+        """Raises UserError, showing a title, if the tokenizer does not give every one back exactly."""
+        tokenizer.require_lossless(titles)
+        self._eos = tokenizer.eos
+        self.encoded = tokenizer.encode_many(titles)
+        self.joined_ids = tokenizer.encode_joined(titles)
+        self.characters = joined_characters(titles)
+        self.bytes = joined_bytes(titles)
+
+    def loss(self, model: nn.Module, *, block_size: int, batch_tokens: int) -> Loss:
+        """`loss`, `bits_per_byte` and `perplexity` of a model on these titles, each on its own."""
+        nats = title_nats(model, self.encoded, eos=self._eos, block_size=block_size, batch_tokens=batch_tokens)
+        return Loss(
+            nats=math.fsum(nats),  # exactly rounded: the order of titles can't move it
+            characters=self.characters,
+            bytes=self.bytes,
+            targets=sum(len(ids) + 1 for ids in self.encoded),
+            titles=len(self.encoded),
+        )
+
+    def official_loss(self, model: nn.Module, *, block_size: int, batch_size: int) -> OfficialLoss:
+        """Mainrun's loss of a model on these titles as one stream."""
+        return official_loss(model, self.joined_ids, self.characters, block_size=block_size, batch_size=batch_size)
 
 
 @torch.no_grad()

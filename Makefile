@@ -1,0 +1,35 @@
+# make train    install, then train the quickstart recipe
+# make test     install what the tests need, then run them all
+# make check    lint, formatting, types
+# make docs     build the documentation into docs/_build
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: train test check docs clean
+
+train: $(VENV)/.core
+	$(BIN)/shortrun train quickstart
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+docs: $(VENV)/.test
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) docs/_build
+
+# One stamp for each set of dependencies; constraints.txt holds the exact versions, torch's CPU build among them.
+$(VENV)/.core: EXTRAS :=
+$(VENV)/.test: EXTRAS := [test]
+$(VENV)/.dev: EXTRAS := [dev]
+$(VENV)/.core $(VENV)/.test $(VENV)/.dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.$(EXTRAS)'
+	touch $@

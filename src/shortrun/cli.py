@@ -1,0 +1,314 @@
+"""The command line: one thin function per command, each a few calls into the rooms.
+
+Results go to standard output, progress and messages to standard error; with --json, standard output holds one JSON
+object and nothing else. Exit codes: 0 done, 1 stopped by something foreseeable (a full disk, a diverged run), 2 a
+mistake in what was asked for, 130 and 143 interrupted. Torch is only imported by the commands that compute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from shortrun import __version__
+from shortrun.errors import ShortrunError, UserError, did_you_mean
+from shortrun.recipe import Recipe, load_recipe, recipe_path, shipped_recipes, to_toml
+
+SPLITS = Literal["validation", "tuning", "heldout", "train"]
+
+
+@dataclasses.dataclass
+class _Common:
+    """Options that several commands share."""
+
+    json: Annotated[bool, arg(help="Print one JSON object on standard output and nothing else there.")] = False
+
+
+@dataclasses.dataclass
+class Resume(_Common):
+    """Go on with a run from its newest whole checkpoint, to the same end bit for bit.
+
+    Refuses, with the differences, when the recipe, the data or the tokenizer are no longer those the run began with.
+    """
+
+    run: Annotated[Positional[Path], arg(help="The run folder.")] = dataclasses.field(kw_only=True)
+    max_steps: Annotated[int | None, arg(help="Stop after this many steps in all.")] = None
+
+
+@dataclasses.dataclass
+class EvalData:
+    """Other titles to score than the run's own."""
+
+    path: Annotated[tuple[str, ...], arg(help="Files whose titles are scored, all of them and in order.")] = ()
+    column: Annotated[str, arg(help="The column that holds the titles, where the files have columns.")] = "title"
+
+
+@dataclasses.dataclass
+class Eval(_Common):
+    """Score a run's model on titles, each title on its own: loss, bits per byte, perplexity.
+
+    Without --data.path, the run's own validation titles are scored (or another split, by --split).
+    """
+
+    run: Annotated[Positional[Path], arg(help="The run folder.")] = dataclasses.field(kw_only=True)
+    split: Annotated[SPLITS, arg(help="Which of the run's own splits to score.")] = "validation"
+    data: EvalData = dataclasses.field(default_factory=EvalData)
+
+
+@dataclasses.dataclass
+class Sample(_Common):
+    """Write new titles with a run's model."""
+
+    run: Annotated[Positional[Path], arg(help="The run folder.")] = dataclasses.field(kw_only=True)
+    prefix: Annotated[str, arg(help="Text that every title begins with.")] = ""
+    n: Annotated[int, arg(help="How many titles.")] = 5
+    temperature: Annotated[float, arg(help="1 samples as the model was trained, lower is bolder, 0 is greedy.")] = 1.0
+    seed: Annotated[int, arg(help="The same seed writes the same titles.")] = 0
+
+
+@dataclasses.dataclass
+class RecipesShow(_Common):
+    """Print a recipe, resolved, with the meaning of every field."""
+
+    recipe: Annotated[Positional[str], arg(help="A shipped recipe's name, or a TOML file.")] = "baseline"
+
+
+USAGE = f"""shortrun {__version__}: train the best small language model a small corpus allows, and prove it.
+
+usage: shortrun COMMAND ...
+
+  train RECIPE        train a recipe into a new run folder; RECIPE is a shipped name or a TOML file
+  resume RUN          go on with a run, to the same end bit for bit
+  eval RUN            score a run's model on its validation titles or on others
+  sample RUN          write new titles with a run's model
+  recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
+  data info RECIPE    what a recipe's data is: counts, splits, duplicates, fingerprints
+
+`shortrun COMMAND --help` explains a command. Start with `shortrun train quickstart`."""
+
+
+def run(argv: list[str]) -> int:
+    """Runs one command line; returns the exit code."""
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "train": _train,
+        "resume": _resume,
+        "eval": _eval,
+        "sample": _sample,
+        "recipes": _recipes,
+        "data": _data,
+    }
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        if argv[0] not in commands:
+            raise UserError(f"There is no command '{argv[0]}': {did_you_mean(argv[0], commands)}")
+        commands[argv[0]](argv[1:])
+    except ShortrunError as error:
+        Console(stderr=True, highlight=False).print(f"shortrun: {error}", markup=False, soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("shortrun: interrupted before there was anything to save", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(argv: list[str]) -> None:
+    options, recipe = _recipe_command(
+        "train",
+        "Train a recipe into a new run folder.\n\nA value comes from the defaults, then the recipe file, then the command "
+        "line, each overriding the one before; the defaults shown here are the recipe's.",
+        argv,
+        {
+            "out": (Path | None, None, "The run folder to make; left out, runs/<recipe>-<seed>."),
+            "max_steps": (int | None, None, "Stop after this many steps of the same run; `resume` goes on with it."),
+            "seed": (int | None, None, "Short for --train.seed."),
+        },
+    )
+    from shortrun.train.folder import free_path
+    from shortrun.train.loop import train
+
+    path = options.out or free_path(Path("runs") / f"{recipe_path(options.recipe).stem}-{recipe.train.seed}")
+    scores = train(recipe, path, _positive(options.max_steps, "--max-steps"))
+    _report_run(scores, options.json)
+
+
+def _resume(argv: list[str]) -> None:
+    options = tyro.cli(Resume, prog="shortrun resume", args=argv)
+    from shortrun.train.loop import resume
+
+    scores = resume(options.run, _positive(options.max_steps, "--max-steps"))
+    _report_run(scores, options.json)
+
+
+def _eval(argv: list[str]) -> None:
+    options = tyro.cli(Eval, prog="shortrun eval", args=argv)
+    from shortrun.score.evaluate import ScoringSet
+    from shortrun.text.corpus import load_corpus
+    from shortrun.text.sources import titles_from_files
+    from shortrun.train.trained import load_trained
+
+    trained = load_trained(options.run)
+    if options.data.path:
+        titles = titles_from_files(options.data.path, options.data.column).titles
+    else:
+        titles = load_corpus(trained.recipe.data).split(options.split).titles
+    loss = ScoringSet(trained.tokenizer, titles).loss(
+        trained.model, block_size=trained.model.block_size, batch_tokens=trained.recipe.score.batch_tokens
+    )
+    if options.json:
+        print(json.dumps({"run": str(options.run), "step": trained.step, **loss.as_dict()}))
+        return
+    _table(
+        f"{options.run}, step {trained.step}: {loss.titles:,} titles",
+        {
+            "loss (nats per character)": f"{loss.loss:.4f}",
+            "bits per byte": f"{loss.bits_per_byte:.4f}",
+            "perplexity (per token)": f"{loss.perplexity:.2f}",
+            "nats / characters": f"{loss.nats:,.1f} / {loss.characters:,}",
+        },
+    )
+
+
+def _sample(argv: list[str]) -> None:
+    options = tyro.cli(Sample, prog="shortrun sample", args=argv)
+    from shortrun.train.trained import load_trained
+
+    if not 0 <= options.temperature < math.inf:
+        raise UserError(f"--temperature {options.temperature} must be a number from 0")
+    trained = load_trained(options.run)
+    titles = trained.sample(
+        prefix=options.prefix,
+        count=_positive(options.n, "--n") or 0,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    print(json.dumps({"titles": titles}, ensure_ascii=False) if options.json else "\n".join(titles))
+
+
+def _recipes(argv: list[str]) -> None:
+    if argv and argv[0] == "show":
+        options = tyro.cli(RecipesShow, prog="shortrun recipes show", args=argv[1:])
+        recipe = load_recipe(options.recipe)
+        print(json.dumps(recipe.model_dump(mode="json")) if options.json else to_toml(recipe, explain=True), end="")
+        return
+    options = tyro.cli(_Common, prog="shortrun recipes", description="List the shipped recipes.", args=argv)
+    about = {name: path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name, path in shipped_recipes().items()}
+    if options.json:
+        print(json.dumps({"recipes": about}))
+    else:
+        _table("shipped recipes: shortrun train NAME", about)
+
+
+def _data(argv: list[str]) -> None:
+    if not argv or argv[0] != "info":
+        if argv and argv[0] not in ("-h", "--help"):
+            raise UserError(f"There is no command 'data {argv[0]}': {did_you_mean(argv[0], ['info'])}")
+        print("usage: shortrun data info RECIPE [--data.path FILE ...] [--json]")
+        return
+    options, recipe = _recipe_command(
+        "data info", "Show what a recipe's data is: counts, splits, duplicates, what cleaning changed, fingerprints.", argv[1:], {}
+    )
+    from shortrun.text.corpus import load_corpus
+
+    manifest = load_corpus(recipe.data).manifest
+    if options.json:
+        print(json.dumps(manifest, ensure_ascii=False))
+        return
+    table = Table(title=f"{manifest['source']}, sha256 {manifest['sha256']}")
+    for heading in ("split", "titles", "characters", "bytes", "repeated inside", "sha256"):
+        table.add_column(heading, justify="right" if heading not in ("split", "sha256") else "left")
+    for name, split in manifest["splits"].items():
+        numbers = (split[key] for key in ("titles", "characters", "bytes", "duplicates_inside"))
+        table.add_row(name, *(f"{number:,}" for number in numbers), split["sha256"][:12])
+    Console().print(table)
+    for name, count in {**manifest["duplicates_across"], **manifest["cleaning"]}.items():
+        print(f"{name.replace('_', ' ')}: {count:,}")
+
+
+def _recipe_command(
+    name: str, description: str, argv: list[str], extra: dict[str, tuple[Any, Any, str]]
+) -> tuple[Any, Recipe]:
+    """Parses `RECIPE [--section.field VALUE ...]` and a command's own options; returns the options and the recipe.
+
+    The flags are made from the recipe's types, without its range checks: the values that differ from the file's go
+    through the same validation as the file, so that every mistake is reported at once and in the same words.
+    """
+    wanted = next((word for word in argv if not word.startswith("-")), "baseline")
+    base = load_recipe(wanted if argv and argv[0] == wanted else "baseline")
+    sections = []
+    for section, fields in base:
+        flags = [
+            (field, Annotated[about.annotation, arg(help=about.description)], getattr(fields, field))  # type: ignore[name-defined]
+            for field, about in type(fields).model_fields.items()
+        ]
+        made = dataclasses.make_dataclass(section, [(f, kind, dataclasses.field(default=value)) for f, kind, value in flags])
+        made.__doc__ = type(fields).__doc__
+        sections.append((section, made, dataclasses.field(default_factory=made)))
+    own = [(field, Annotated[kind, arg(help=text)], dataclasses.field(default=value)) for field, (kind, value, text) in extra.items()]  # type: ignore[misc]
+    recipe_word = Annotated[Positional[str], arg(help="A shipped recipe's name (see `shortrun recipes`), or a TOML file.")]
+    options_type = dataclasses.make_dataclass(
+        "Options", [("recipe", recipe_word), *own, ("json", Annotated[bool, arg(help="One JSON object on standard output.")], dataclasses.field(default=False)), *sections]
+    )
+    options: Any = tyro.cli(options_type, prog=f"shortrun {name}", description=description, args=argv)
+    overrides: dict[str, dict[str, Any]] = {}
+    for section, fields in base:
+        given = dataclasses.asdict(getattr(options, section))
+        overrides[section] = {field: value for field, value in given.items() if value != getattr(fields, field)}
+    if getattr(options, "seed", None) is not None:
+        overrides["train"]["seed"] = options.seed
+    return options, load_recipe(options.recipe, overrides)
+
+
+def _report_run(scores: dict[str, Any], as_json: bool) -> None:
+    """The end of a run: its losses, five titles, and where it lies."""
+    if as_json:
+        print(json.dumps(scores, ensure_ascii=False))
+        return
+    from shortrun.train.trained import load_trained
+
+    rows = {
+        "loss (nats per character)": f"{scores['loss']:.4f}",
+        "official loss, coverage": f"{scores['official_loss']:.4f}, {scores['coverage']:.1%} of the targets scored",
+        "bits per byte": f"{scores['bits_per_byte']:.4f}",
+        "perplexity (per token)": f"{scores['perplexity']:.2f}",
+    }
+    if "floor" in scores:
+        rows["floor of this corpus"] = f"{scores['floor']:.4f}; the loss is {scores['excess']:.4f} above it"
+    if scores["tuning_loss"] is not None:
+        rows["tuning loss"] = f"{scores['tuning_loss']:.4f}"
+    rows["budget"] = (
+        f"{scores['steps']:,} steps, {scores['epochs']:g} epochs, {scores['tokens']:,} tokens, {scores['flops']:.3g} FLOP, "
+        f"{scores['seconds']:.0f} s, {scores['tokens_per_second'] or 0:,.0f} tokens/s"
+    )
+    _table("scores" if scores["complete"] else f"scores after {scores['steps']} steps (not finished)", rows)
+    print("\nfive titles it writes:")
+    for title in load_trained(Path(scores["run"])).sample(prefix="", count=5, temperature=1.0, seed=0):
+        print(f"  {title}")
+    print(f"\nrun folder: {scores['run']}")
+
+
+def _table(title: str, rows: dict[str, str]) -> None:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+
+
+def _positive(number: int | None, flag: str) -> int | None:
+    if number is not None and number < 1:
+        raise UserError(f"{flag} {number} must be at least 1")
+    return number

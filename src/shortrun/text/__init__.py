@@ -1,0 +1,1 @@
+"""Where titles come from, how they are cleaned and split."""

@@ -1,0 +1,44 @@
+"""Cleaning: what a title may not contain, taken out or replaced, and every change counted.
+
+A title is one line of text. Anything else about it stays as it is (inner spaces, every script, emoji, the characters
+"<eos>"), because the loss is measured on the text itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+LINE_BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def clean(title: str, counts: Counter[str]) -> str:
+    """The title as one line: line breaks and tabs become a space, control characters go, the ends are stripped.
+
+    `counts` gains what was changed: titles with line breaks, control characters and lone surrogates (JSON can carry
+    them; they are not text, and become U+FFFD).
+    """
+    if not title.isprintable():  # the common case needs no closer look
+        title, found = LINE_BREAKS.subn(" ", title.strip())
+        counts["line_breaks"] += bool(found)
+        title, found = CONTROLS.subn("", title)
+        counts["control_characters"] += found
+        title, found = LONE_SURROGATES.subn("\ufffd", title)
+        counts["lone_surrogates"] += found
+    return title.strip()
+
+
+def cleaned(rows: Iterable[str | None], counts: Counter[str]) -> Iterator[str]:
+    """Every title that is left after cleaning; missing and blank ones are dropped and counted."""
+    for row in rows:
+        if row is None:
+            counts["missing"] += 1
+            continue
+        title = clean(row, counts)
+        if title:
+            yield title
+        else:
+            counts["blank"] += 1

@@ -1,0 +1,165 @@
+"""Reading a column of titles from a file: .parquet, .csv, .tsv, .jsonl, .txt, each also .gz.
+
+A file that can't be what its name says is refused with a sentence. Broken UTF-8 in text files becomes U+FFFD and is
+counted: a few bad bytes should not cost a corpus, and nothing is lost silently.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import re
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shortrun.errors import UserError, did_you_mean
+
+BINARY_SHARE = 0.1
+"""A text file in whose first 64 KiB more than this share of bytes can't be text is taken for binary."""
+
+
+def read_column(path: Path, column: str, counts: Counter[str]) -> tuple[list[str | None], str]:
+    """Every row of the column, in order, and the file's sha256. `counts` gains the number of broken UTF-8 sequences."""
+    read = _reader(path)
+    require_file(path)
+    stored = path.read_bytes()
+    content = _unzipped(path, stored) if path.suffix.lower() == ".gz" else stored
+    if not content.strip():
+        raise UserError(f"{path} is empty")
+    return read(path, content, column, counts), hashlib.sha256(stored).hexdigest()
+
+
+def require_file(path: Path) -> None:
+    """Raises UserError unless `path` is a file of a kind that can be read; looks at its name and existence only."""
+    _reader(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; data.path takes files")
+    if not path.is_file():
+        there = {entry.name for entry in path.parent.iterdir()} if path.parent.is_dir() else set()
+        hint = f"in {path.parent}, {did_you_mean(path.name, there)}" if there else f"there is no folder {path.parent}"
+        raise UserError(f"There is no file {path}; {hint}")
+
+
+def _reader(path: Path) -> Callable[[Path, bytes, str, Counter[str]], list[str | None]]:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    kind = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes or [""])[-1]
+    if kind not in READERS:
+        raise UserError(
+            f"{path}: files of this kind can't be read; {did_you_mean(kind, READERS)} (each may also end in .gz)"
+        )
+    return READERS[kind]
+
+
+def _unzipped(path: Path, stored: bytes) -> bytes:
+    try:
+        return gzip.decompress(stored)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a whole gzip file: {error}") from None
+
+
+def _text(path: Path, content: bytes, counts: Counter[str]) -> str:
+    """The file as text, without a byte order mark."""
+    head = content[:65536]
+    unlikely = head.count(0) + head.decode("utf-8", errors="replace").count("\ufffd")
+    if unlikely > BINARY_SHARE * len(head):
+        raise UserError(f"{path} looks like a binary file, not like UTF-8 text")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        already = content.count("\ufffd".encode())
+        text = content.decode("utf-8-sig", errors="replace")
+        counts["invalid_utf8"] += text.count("\ufffd") - already
+        return text
+
+
+def _txt(path: Path, content: bytes, _: str, counts: Counter[str]) -> list[str | None]:
+    lines = re.split("\r\n|\n|\r", _text(path, content, counts))
+    return list(lines[:-1] if lines[-1] == "" else lines)
+
+
+def _csv(path: Path, content: bytes, column: str, counts: Counter[str], delimiter: str = ",") -> list[str | None]:
+    csv.field_size_limit(sys.maxsize)  # the default of 128 KiB would refuse a very long title
+    rows = csv.reader(io.StringIO(_text(path, content, counts), newline=""), delimiter=delimiter, strict=True)
+    titles: list[str | None] = []
+    try:
+        header = next(rows)
+        index = _index(path, column, header)
+        for row in rows:
+            if not row:  # an empty line
+                counts["blank"] += 1
+            elif len(row) != len(header):
+                raise UserError(f"{path}, line {rows.line_num}: {len(row)} fields where the header has {len(header)}")
+            else:
+                titles.append(row[index])
+    except csv.Error as error:
+        raise UserError(f"{path}, line {rows.line_num}: {error}") from None
+    return titles
+
+
+def _tsv(path: Path, content: bytes, column: str, counts: Counter[str]) -> list[str | None]:
+    return _csv(path, content, column, counts, delimiter="\t")
+
+
+def _jsonl(path: Path, content: bytes, column: str, counts: Counter[str]) -> list[str | None]:
+    titles: list[str | None] = []
+    for number, line in enumerate(_text(path, content, counts).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise UserError(f'{path}, line {number}: expected an object such as {{"{column}": "..."}}')
+        if column not in row:
+            _index(path, column, list(row), f", line {number}")
+        titles.append(_string(row[column], f"{path}, line {number}", column))
+    return titles
+
+
+def _parquet(path: Path, content: bytes, column: str, _: Counter[str]) -> list[str | None]:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        _index(path, column, file.schema_arrow.names)
+        kind = file.schema_arrow.field(column).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+            raise UserError(f"{path}: column '{column}' holds {kind}, not text")
+        titles: list[str | None] = file.read(columns=[column]).column(0).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a whole Parquet file: {str(error).splitlines()[0]}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: column '{column}' holds broken UTF-8: {error}") from None
+    return titles
+
+
+def _index(path: Path, column: str, names: list[str], where: str = "") -> int:
+    if column not in names:
+        raise UserError(f"{path}{where}: there is no column '{column}' (data.column); {did_you_mean(column, names)}")
+    return names.index(column)
+
+
+def _string(value: Any, where: str, column: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{where}: '{column}' holds {value!r}, not text")
+    return value
+
+
+READERS: dict[str, Callable[[Path, bytes, str, Counter[str]], list[str | None]]] = {
+    ".txt": _txt,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".jsonl": _jsonl,
+    ".parquet": _parquet,
+}

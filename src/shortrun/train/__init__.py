@@ -1,0 +1,1 @@
+"""Training: one step, the loop around it, checkpoints, and the run folder they fill."""

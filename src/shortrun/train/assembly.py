@@ -1,0 +1,94 @@
+"""From a recipe to everything a run needs in memory: titles, tokenizer, batches, model, optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from shortrun.model.gpt import GPT
+from shortrun.optim.optimizers import make_optimizer
+from shortrun.recipe import Recipe
+from shortrun.score.evaluate import ScoringSet
+from shortrun.score.losses import joined_bytes, joined_characters
+from shortrun.text.corpus import Corpus, load_corpus
+from shortrun.tokens.batches import Batches, make_batches
+from shortrun.tokens.bpe import Tokenizer, train_bpe
+from shortrun.train.device import choose_device, keep_freed_memory, machine, make_repeatable
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of a run, before its first step."""
+
+    recipe: Recipe
+    corpus: Corpus
+    tokenizer: Tokenizer
+    batches: Batches
+    validation: ScoringSet
+    tuning: ScoringSet | None
+    model: GPT
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    manifest: dict[str, Any]
+    """What manifest.json holds: data, tokenizer, machine."""
+
+    def fingerprints(self) -> dict[str, str]:
+        """What must be the same for a run to be resumed."""
+        return {
+            "recipe": self.recipe.fingerprint(),
+            "data": self.manifest["data"]["sha256"],
+            "tokenizer": self.tokenizer.sha256,
+        }
+
+
+def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Assembly:
+    """Builds the parts in the order in which text becomes a loss. A resumed run gives its tokenizer, a new one trains it.
+
+    The initial weights follow from `train.seed`. Raises UserError for anything that can't work, before a step is taken.
+    """
+    keep_freed_memory()
+    threads = make_repeatable(recipe.train.threads)
+    device, reason = choose_device(recipe.train.device)
+    corpus = load_corpus(recipe.data)
+    if tokenizer is None:
+        seen = corpus.train.titles if recipe.tokenizer.fit_on == "train" else _both(corpus)
+        tokenizer = train_bpe(seen, recipe.tokenizer)
+    tuning = ScoringSet(tokenizer, corpus.tuning.titles) if corpus.tuning else None
+    validation = ScoringSet(tokenizer, corpus.validation.titles)
+    encoded = tokenizer.encode_many(corpus.train.titles)
+    batches = make_batches(encoded, tokenizer.eos, recipe.batches, recipe.train.epochs, recipe.train.seed)
+    torch.manual_seed(recipe.train.seed)
+    model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size).to(device)
+    manifest = {
+        "data": corpus.manifest,
+        "tokenizer": {
+            "sha256": tokenizer.sha256,
+            "vocab_size": tokenizer.vocab_size,
+            "train_tokens": batches.tokens_per_epoch,
+            "validation_tokens": len(validation.joined_ids),
+        },
+        "denominators": {
+            "characters": joined_characters(corpus.validation.titles),
+            "bytes": joined_bytes(corpus.validation.titles),
+        },
+        "machine": machine(device, reason, threads),
+    }
+    return Assembly(
+        recipe=recipe,
+        corpus=corpus,
+        tokenizer=tokenizer,
+        batches=batches,
+        validation=validation,
+        tuning=tuning,
+        model=model,
+        optimizer=make_optimizer(model.parameters(), recipe.optim),
+        device=device,
+        manifest=manifest,
+    )
+
+
+def _both(corpus: Corpus) -> list[str]:
+    """Training (tuning titles among them, as the split was before they were cut) and validation titles, in order."""
+    return [*corpus.train.titles, *(corpus.tuning.titles if corpus.tuning else ()), *corpus.validation.titles]

@@ -1,0 +1,159 @@
+"""Checkpoints: everything a run needs to go on bit for bit, whole on disk or not there at all.
+
+A checkpoint is written to a temporary folder, synced, and renamed; its checkpoint.json holds the sha256 of the other
+files, so that damage shows. Batches, learning rate and dropout are functions of the step and the seed, so weights,
+optimizer state and the counters in checkpoint.json are all there is to save.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from shortrun.errors import ShortrunError, UserError
+from shortrun.train.folder import RunFolder, read_json, write_json
+
+KEEP_LAST = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come."""
+
+    step: int
+    """Steps taken."""
+    tokens: int
+    """Targets trained on."""
+    seconds: float
+    """Time spent, over all sittings."""
+    step_seconds: float
+    """The part of it spent in training steps, without evaluations and checkpoints."""
+    metrics_bytes: int
+    """Size of metrics.jsonl when the checkpoint was made."""
+    selection_loss: float | None
+    """Loss on the tuning titles (on the validation titles, where there are none), if evaluated at this step."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk that has been found whole."""
+
+    path: Path
+    progress: Progress
+    fingerprints: dict[str, str]
+    """sha256 of recipe, data and tokenizer, which must be the same on resuming."""
+
+    def weights(self) -> dict[str, Tensor]:
+        return load_file(self.path / "model.safetensors")
+
+    def state(self) -> dict[str, Any]:
+        """Optimizer state and title counts."""
+        state: dict[str, Any] = torch.load(self.path / "state.pt", weights_only=True)
+        return state
+
+
+def save_checkpoint(
+    folder: RunFolder, model: nn.Module, state: dict[str, Any], progress: Progress, fingerprints: dict[str, str]
+) -> None:
+    """Makes a checkpoint, then removes those that are neither among the last two nor the best.
+
+    Raises ShortrunError, with the checkpoints before it untouched, when the disk is full or can't be written.
+    """
+    final = folder.checkpoints / f"{progress.step:07d}"
+    temporary = folder.checkpoints / f"{final.name}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        save_file({name: p.detach().contiguous() for name, p in model.state_dict().items()}, temporary / "model.safetensors")
+        torch.save(state, temporary / "state.pt")
+        files = {}
+        for name in ("model.safetensors", "state.pt"):
+            files[name] = _sha256(temporary / name)
+            _sync(temporary / name)
+        write_json(
+            temporary / "checkpoint.json",
+            {"progress": asdict(progress), "fingerprints": fingerprints, "files": files},
+        )
+        _sync(temporary)
+        if final.exists():  # a damaged one of the same step, being taken again
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _sync(folder.checkpoints)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        shutil.rmtree(temporary, ignore_errors=True)
+        good = newest_checkpoint(folder)[0]
+        kept = f"the last good checkpoint is {good.path}" if good else "there is no earlier checkpoint"
+        raise ShortrunError(f"The checkpoint of step {progress.step} could not be written ({error}); {kept}") from error
+    _prune(folder)
+
+
+def newest_checkpoint(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, if any, and a sentence for each newer one that is damaged."""
+    damaged: list[str] = []
+    for path in sorted(_checkpoint_paths(folder), reverse=True):
+        try:
+            return _verified(path), damaged
+        except UserError as error:
+            damaged.append(f"The checkpoint {path} is damaged: {error}")
+    return None, damaged
+
+
+def _verified(path: Path) -> Checkpoint:
+    record = read_json(path / "checkpoint.json")
+    for name, expected in record["files"].items():
+        try:
+            actual = _sha256(path / name)
+        except OSError as error:
+            raise UserError(f"{name} can't be read ({error})") from None
+        if actual != expected:
+            raise UserError(f"{name} is not what was written (sha256 {actual[:12]}, written {expected[:12]})")
+    return Checkpoint(path, Progress(**record["progress"]), record["fingerprints"])
+
+
+def _prune(folder: RunFolder) -> None:
+    """Removes all but the last two checkpoints and the best, and what a killed process left half written."""
+    for unfinished in folder.checkpoints.glob("*.tmp"):
+        shutil.rmtree(unfinished)
+    paths = sorted(_checkpoint_paths(folder))
+    losses = {path: loss for path in paths if (loss := _selection_loss(path)) is not None}
+    best = min(losses, key=lambda path: losses[path], default=None)
+    for path in paths[:-KEEP_LAST]:
+        if path != best:
+            shutil.rmtree(path)
+
+
+def _selection_loss(path: Path) -> float | None:
+    try:
+        loss: float | None = read_json(path / "checkpoint.json")["progress"]["selection_loss"]
+    except UserError:
+        return None  # damaged: not a candidate for the best
+    return loss
+
+
+def _checkpoint_paths(folder: RunFolder) -> list[Path]:
+    return [path for path in folder.checkpoints.glob("[0-9]*") if path.is_dir() and path.suffix != ".tmp"]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """fsync of a file or a folder; folders can't be opened for it everywhere (Windows), and need no sync there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,352 @@
+"""The training loop: from a recipe to a finished run folder, or on from a run's last checkpoint.
+
+Where a run is stopped (an interrupt, a kill, --max-steps) never shows in its weights or metrics: each step is a function
+of the weights before it, the recipe and its own number.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from shortrun.errors import ShortrunError, UserError
+from shortrun.optim.schedules import cosine
+from shortrun.recipe import Recipe, differences, parse_recipe, to_toml
+from shortrun.score.losses import Loss, OfficialLoss
+from shortrun.train.assembly import Assembly, assemble
+from shortrun.train.checkpoints import Checkpoint, Progress, newest_checkpoint, save_checkpoint
+from shortrun.train.display import Display
+from shortrun.train.folder import MetricsLog, RunFolder, read_json, require_free, write_json
+from shortrun.train.step import train_step
+
+
+class Interrupted(ShortrunError):
+    """The run was asked to stop and has saved a checkpoint; exit code 128 + signal, as shells count."""
+
+    def __init__(self, number: int, where: str) -> None:
+        super().__init__(where)
+        self.exit_code = 128 + number
+
+
+class Diverged(ShortrunError):
+    """The loss or the gradient is no longer a number."""
+
+
+def train(recipe: Recipe, path: Path, max_steps: int | None = None) -> dict[str, Any]:
+    """Trains a recipe into a new run folder; returns what scores.json then holds.
+
+    `max_steps` stops after that many steps of the same run (the learning rate is not squeezed in); it can be resumed.
+    """
+    require_free(path)
+    parts = assemble(recipe)
+    folder = RunFolder.create(path, recipe, parts.tokenizer, parts.manifest)
+    return _Loop(parts, folder).run(max_steps)
+
+
+def resume(path: Path, max_steps: int | None = None) -> dict[str, Any]:
+    """Goes on with a run from its newest whole checkpoint, to the same end bit for bit; returns scores.json.
+
+    Raises UserError, with the differences, when recipe, data or tokenizer are no longer those the run began with.
+    """
+    folder = RunFolder.open(path)
+    recipe = folder.recipe()
+    checkpoint, damaged = newest_checkpoint(folder)
+    if checkpoint:
+        _require_same_recipe(recipe, checkpoint)
+    parts = assemble(recipe, folder.tokenizer())
+    _require_same_data(parts, folder)
+    return _Loop(parts, folder, checkpoint, damaged).run(max_steps)
+
+
+def _require_same_recipe(recipe: Recipe, checkpoint: Checkpoint) -> None:
+    if recipe.fingerprint() != checkpoint.fingerprints["recipe"]:
+        trained = parse_recipe(str(checkpoint.state()["recipe"]), str(checkpoint.path))
+        lines = "\n".join(f"  {line}" for line in differences(trained, recipe))
+        raise UserError(f"recipe.toml has changed since {checkpoint.path} was made; undo this to resume:\n{lines}")
+
+
+def _require_same_data(parts: Assembly, folder: RunFolder) -> None:
+    before, now = folder.manifest()["data"], parts.manifest["data"]
+    if before["sha256"] != now["sha256"]:
+        lines = "\n".join(
+            f"  {name}: {split['titles']:,} titles, sha256 {split['sha256'][:12]} -> "
+            f"{now['splits'][name]['titles']:,} titles, sha256 {now['splits'][name]['sha256'][:12]}"
+            for name, split in before["splits"].items()
+            if split["sha256"] != now["splits"][name]["sha256"]
+        )
+        raise UserError(f"The data is not what this run was trained on; bring it back to resume:\n{lines}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The losses at one step."""
+
+    titles: Loss
+    official: OfficialLoss
+    tuning: Loss | None
+
+    @property
+    def selection_loss(self) -> float:
+        """What choices may look at: the tuning titles' loss where there are any."""
+        return (self.tuning or self.titles).loss
+
+
+class _Loop:
+    """One sitting of a run."""
+
+    def __init__(
+        self,
+        parts: Assembly,
+        folder: RunFolder,
+        checkpoint: Checkpoint | None = None,
+        damaged: list[str] | None = None,
+    ) -> None:
+        self.parts, self.folder = parts, folder
+        self.notes = list(damaged or [])
+        self.at = Progress(step=0, tokens=0, seconds=0.0, step_seconds=0.0, metrics_bytes=0, selection_loss=None)
+        self.titles_seen = np.zeros(len(parts.corpus.train.titles), dtype=np.int64)
+        if checkpoint:
+            self.at = checkpoint.progress
+            parts.model.load_state_dict(checkpoint.weights())
+            state = checkpoint.state()
+            parts.optimizer.load_state_dict(state["optimizer"])
+            self.titles_seen = state["titles_seen"].numpy()
+            self.notes.append(f"Resuming from {checkpoint.path}")
+        batches, settings = parts.batches, parts.recipe.train
+        self.eval_interval = max(batches.steps_per_epoch // settings.evals_per_epoch, 1)
+        self.log = MetricsLog(folder, self.at.metrics_bytes)
+        self.display = Display(batches.total_steps, self.at.step, settings.log_every)
+        self.signal: int | None = None
+
+    def run(self, max_steps: int | None) -> dict[str, Any]:
+        """Takes the steps that are left (up to max_steps in all), scores, and writes scores.json."""
+        last = min(self.parts.batches.total_steps, max_steps or self.parts.batches.total_steps)
+        if self.at.step == 0:
+            self._log_beginning()
+        evaluation, evaluated_at = None, -1
+        began = time.perf_counter() - self.at.seconds
+        with self.display, self._catching_signals():
+            self._greet()
+            while self.at.step < last:
+                self._step(began)
+                step = self.at.step
+                if step == 1 or step % self.eval_interval == 0 or step == self.parts.batches.total_steps:
+                    evaluation, evaluated_at = self._evaluate(began), step
+                    self.at = replace(self.at, selection_loss=evaluation.selection_loss)
+                if self._checkpoint_is_due(step, evaluated_at) or step == last or self.signal:
+                    self._save(began)
+                if self.signal and step < last:
+                    raise Interrupted(
+                        self.signal,
+                        f"Stopped at step {step} of {self.parts.batches.total_steps} with a checkpoint; "
+                        f"go on by `shortrun resume {self.folder.path}`",
+                    )
+            if evaluation is None or evaluated_at != self.at.step:
+                evaluation = self._score()
+        self.log.close()
+        self._assert_every_title_was_seen()
+        scores = self._summary(evaluation)
+        write_json(self.folder.scores_file, scores)
+        return scores
+
+    def _greet(self) -> None:
+        parts = self.parts
+        machine = parts.manifest["machine"]
+        splits = parts.manifest["data"]["splits"]
+        self.display.say(
+            f"{splits['train']['titles']:,} titles to train on, {splits['validation']['titles']:,} to validate; "
+            f"{parts.model.count_parameters():,} parameters; {parts.batches.total_steps:,} steps of "
+            f"{parts.recipe.batches.batch_size} x {parts.recipe.batches.block_size} tokens\n"
+            f"On {machine['device']}, because {machine['device_reason']}; {machine['threads']} threads; run folder "
+            f"{self.folder.path}"
+        )
+        for note in self.notes:
+            self.display.say(note)
+
+    def _step(self, began: float) -> None:
+        parts, step = self.parts, self.at.step + 1
+        start = time.perf_counter()
+        batch = parts.batches.at(step)
+        lr = cosine(step, parts.batches.total_steps, parts.recipe.optim.lr)
+        result = train_step(parts.model, parts.optimizer, batch, lr, (parts.recipe.train.seed, step), parts.recipe)
+        now = time.perf_counter()
+        if not result.finite:
+            good, _ = newest_checkpoint(self.folder)
+            raise Diverged(
+                f"The run diverged at step {step}: loss {result.loss}, gradient norm {result.grad_norm}, learning rate "
+                f"{lr:g}. The last good checkpoint is {good.path if good else 'missing: none was made yet'}. "
+                "A lower optim.lr or optim.grad_clip usually helps."
+            )
+        np.add.at(self.titles_seen, batch.titles_ended, 1)
+        self.at = replace(
+            self.at,
+            step=step,
+            tokens=self.at.tokens + batch.targets,
+            seconds=now - began,
+            step_seconds=self.at.step_seconds + now - start,
+            selection_loss=None,
+        )
+        self.log.event(
+            "training_step",
+            step=step,
+            max_steps=parts.batches.total_steps,
+            loss=result.loss,
+            elapsed_time=self.at.seconds,
+            lr=lr,
+            grad_norm=result.grad_norm,
+            tokens=self.at.tokens,
+        )
+        left = (parts.batches.total_steps - step) * self.at.seconds / step
+        self.display.step(step, result.loss, self.at.tokens / self.at.step_seconds, left)
+
+    def _evaluate(self, began: float) -> Evaluation:
+        """Scores the weights as they are and logs it as Mainrun's validation_step, whose `loss` is the official one."""
+        evaluation = self._score()
+        self.at = replace(self.at, seconds=time.perf_counter() - began)
+        self.log.event(
+            "validation_step",
+            step=self.at.step,
+            max_steps=self.parts.batches.total_steps,
+            loss=evaluation.official.loss,
+            elapsed_time=self.at.seconds,
+            official_loss=evaluation.official.loss,
+            coverage=evaluation.official.coverage,
+            title_loss=evaluation.titles.loss,
+            bits_per_byte=evaluation.titles.bits_per_byte,
+            perplexity=evaluation.titles.perplexity,
+            tuning_loss=evaluation.tuning.loss if evaluation.tuning else None,
+        )
+        return evaluation
+
+    def _score(self) -> Evaluation:
+        parts = self.parts
+        block, rows = parts.recipe.batches.block_size, parts.recipe.batches.batch_size
+        batch_tokens = parts.recipe.score.batch_tokens
+        titles = parts.validation.loss(parts.model, block_size=block, batch_tokens=batch_tokens)
+        self.display.validation(titles.loss)
+        return Evaluation(
+            titles=titles,
+            official=parts.validation.official_loss(parts.model, block_size=block, batch_size=rows),
+            tuning=parts.tuning.loss(parts.model, block_size=block, batch_tokens=batch_tokens) if parts.tuning else None,
+        )
+
+    def _checkpoint_is_due(self, step: int, evaluated_at: int) -> bool:
+        every = self.parts.recipe.train.checkpoint_every
+        return step % every == 0 if every else step == evaluated_at
+
+    def _save(self, began: float) -> None:
+        self.at = replace(self.at, seconds=time.perf_counter() - began, metrics_bytes=self.log.sync())
+        state = {
+            "optimizer": self.parts.optimizer.state_dict(),
+            "titles_seen": torch.from_numpy(self.titles_seen),
+            "recipe": to_toml(self.parts.recipe),
+        }
+        save_checkpoint(self.folder, self.parts.model, state, self.at, self.parts.fingerprints())
+
+    def _assert_every_title_was_seen(self) -> None:
+        """At the end of shuffled training every title has been a target exactly `epochs` times; anything else is a bug."""
+        if self.at.step == self.parts.batches.total_steps and self.parts.batches.every_title_equally:
+            epochs = self.parts.recipe.train.epochs
+            wrong = int((self.titles_seen != epochs).sum())
+            if wrong:
+                raise AssertionError(f"{wrong} training titles were not seen exactly {epochs} times")
+
+    def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
+        """The losses, and the budget they cost, in every unit."""
+        parts, at = self.parts, self.at
+        data = parts.manifest["data"]
+        floor = data.get("floor_nats", {}).get("validation")
+        epochs = at.step * parts.recipe.train.epochs / parts.batches.total_steps
+        summary: dict[str, Any] = {
+            "run": str(self.folder.path),
+            "complete": at.step == parts.batches.total_steps,
+            "parameters": parts.model.count_parameters(),
+            "steps": at.step,
+            "epochs": int(epochs) if epochs.is_integer() else epochs,
+            "tokens": at.tokens,
+            "passes": at.step,
+            "flops": at.tokens * parts.model.flops_per_token(),
+            "seconds": at.seconds,
+            "step_seconds": at.step_seconds,
+            "tokens_per_second": at.tokens / at.step_seconds if at.step_seconds else None,
+            "seed": parts.recipe.train.seed,
+            **evaluation.titles.as_dict(),
+            "official_loss": evaluation.official.loss,
+            "coverage": evaluation.official.coverage,
+            "tuning_loss": evaluation.tuning.loss if evaluation.tuning else None,
+            "data": {"source": data["source"], "sha256": data["sha256"], "splits": data["splits"]},
+        }
+        if floor is not None:
+            summary["floor"] = floor / evaluation.titles.characters
+            summary["excess"] = (evaluation.titles.nats - floor) / evaluation.titles.characters
+        return summary
+
+    def _log_beginning(self) -> None:
+        """The events with which Mainrun's log begins, with its fields and more."""
+        parts, recipe = self.parts, self.parts.recipe
+        self.log.event(
+            "hyperparameters_configured",
+            block_size=recipe.batches.block_size,
+            batch_size=recipe.batches.batch_size,
+            vocab_size=recipe.tokenizer.vocab_size,
+            n_layer=recipe.model.n_layer,
+            n_head=recipe.model.n_head,
+            d_model=recipe.model.d_model,
+            dropout=recipe.model.dropout,
+            lr=recipe.optim.lr,
+            weight_decay=recipe.optim.weight_decay,
+            evals_per_epoch=recipe.train.evals_per_epoch,
+            epochs=recipe.train.epochs,
+            seed=recipe.train.seed,
+            num_titles=recipe.data.num_titles,
+            val_frac=recipe.data.val_frac,
+            log_file=str(self.folder.metrics_file),
+            recipe=recipe.model_dump(mode="json"),
+        )
+        self.log.event("device_info", device=str(parts.device), reason=parts.manifest["machine"]["device_reason"])
+        self.log.event(
+            "dataset_info",
+            titles_count=len(parts.corpus.train.titles),
+            epochs=recipe.train.epochs,
+            batches_per_epoch=parts.batches.steps_per_epoch,
+            tokens_per_epoch=parts.batches.tokens_per_epoch,
+            vocab_size=parts.tokenizer.vocab_size,
+            validation_titles=len(parts.corpus.validation.titles),
+            validation_characters=parts.validation.characters,
+            data_sha256=parts.manifest["data"]["sha256"],
+            tokenizer_sha256=parts.tokenizer.sha256,
+        )
+        self.log.event("model_info", parameters_count=parts.model.count_parameters())
+
+    @contextmanager
+    def _catching_signals(self) -> Iterator[None]:
+        """Lets Ctrl-C and SIGTERM finish the step and save; a second one stops at once."""
+
+        def remember(number: int, _: FrameType | None) -> None:
+            self.signal = number
+            self.display.say("Finishing the step and saving; once more to stop at once without saving.")
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+        before = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, remember)
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+def finished_scores(path: Path) -> dict[str, Any]:
+    """scores.json of a run; raises UserError if it has none yet."""
+    return read_json(RunFolder.open(path).scores_file)

@@ -1,0 +1,54 @@
+"""A trained model, read back from its run folder: for scoring, sampling, and whatever looks at runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shortrun.errors import UserError
+from shortrun.model.generate import generate
+from shortrun.model.gpt import GPT
+from shortrun.recipe import Recipe
+from shortrun.tokens.bpe import Tokenizer
+from shortrun.train.checkpoints import newest_checkpoint
+from shortrun.train.device import choose_device, keep_freed_memory, make_repeatable
+from shortrun.train.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model of a run's newest whole checkpoint, with what is needed to use it."""
+
+    recipe: Recipe
+    tokenizer: Tokenizer
+    model: GPT
+    step: int
+
+    def sample(self, *, prefix: str, count: int, temperature: float, seed: int) -> list[str]:
+        """New titles, each beginning with `prefix`; at most two blocks long."""
+        ids = self.tokenizer.encode(prefix) if prefix else []
+        titles = generate(
+            self.model,
+            ids,
+            count=count,
+            eos=self.tokenizer.eos,
+            banned=[self.tokenizer.pad, self.tokenizer.unk],
+            temperature=temperature,
+            seed=seed,
+            max_tokens=len(ids) + 2 * self.model.block_size,
+        )
+        return [self.tokenizer.decode(title) for title in titles]
+
+
+def load_trained(path: Path) -> Trained:
+    """Reads a run's model; raises UserError if `path` is no run or has no whole checkpoint."""
+    folder = RunFolder.open(path)
+    recipe, tokenizer = folder.recipe(), folder.tokenizer()
+    keep_freed_memory()
+    make_repeatable(recipe.train.threads)
+    checkpoint, damaged = newest_checkpoint(folder)
+    if checkpoint is None:
+        raise UserError("\n".join([f"{path} has no whole checkpoint to load.", *damaged]))
+    model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size)
+    model.load_state_dict(checkpoint.weights())
+    return Trained(recipe, tokenizer, model.to(choose_device(recipe.train.device)[0]).eval(), checkpoint.progress.step)

@@ -1,0 +1,118 @@
+"""Batches: Mainrun's stream exactly, and shuffled titles each used once an epoch."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shortrun.errors import UserError
+from shortrun.recipe import Batches as Settings
+from shortrun.tokens.batches import IGNORE, Batch, ShuffledBatches, StreamBatches, TokenizedTitles, make_batches
+
+EOS = 1
+encoded_titles = st.lists(st.lists(st.integers(2, 90), max_size=12), min_size=1, max_size=40)
+
+
+def mainruns_batches(ids: list[int], block: int, rows: int, epochs: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """A plain re-derivation of the original's get_batch, with its running pointer."""
+    stream, pointer, out = torch.tensor(ids), 0, []
+    span = block * rows + 1
+    for _ in range(epochs * (len(ids) // (block * rows))):
+        if pointer + span >= len(ids):
+            pointer = 0
+        piece = stream[pointer : pointer + span]
+        out.append((piece[:-1].view(rows, block), piece[1:].view(rows, block)))
+        pointer += block * rows
+    return out
+
+
+@given(encoded=encoded_titles, block=st.integers(1, 9), rows=st.integers(1, 5))
+def test_stream_is_mainruns_order_spans_and_wrap(encoded: list[list[int]], block: int, rows: int) -> None:
+    flat = [token for ids in encoded for token in [*ids, EOS]]
+    titles = TokenizedTitles(encoded, EOS)
+    assert titles.ids_N.tolist() == flat
+    if len(flat) < block * rows + 1:
+        with pytest.raises(UserError, match="fewer than one step"):
+            StreamBatches(titles, Settings(mode="stream", block_size=block, batch_size=rows), 3)
+        return
+    batches = StreamBatches(titles, Settings(mode="stream", block_size=block, batch_size=rows), 3)
+    expected = mainruns_batches(flat, block, rows, epochs=3)
+    assert batches.total_steps == len(expected)
+    for step, (x, y) in enumerate(expected, start=1):
+        batch = batches.at(step)
+        assert torch.equal(batch.x_BT, x)
+        assert torch.equal(batch.y_BT, y)
+        assert len(batch.titles_ended) == int((y == EOS).sum())
+
+
+@settings(deadline=None)
+@given(
+    encoded=encoded_titles,
+    block=st.integers(1, 6),
+    rows=st.integers(1, 30),
+    epochs=st.integers(1, 4),
+    seed=st.integers(0, 2**32),
+)
+def test_shuffled_uses_every_title_exactly_once_an_epoch(
+    encoded: list[list[int]], block: int, rows: int, epochs: int, seed: int
+) -> None:
+    total = sum(len(ids) + 1 for ids in encoded)
+    shape = Settings(mode="shuffled", block_size=block, batch_size=rows)
+    if total < block:
+        with pytest.raises(UserError, match="longer than the data"):
+            make_batches(encoded, EOS, shape, epochs, seed)
+        return
+    batches = make_batches(encoded, EOS, shape, epochs, seed)
+    steps = [batches.at(step) for step in range(1, batches.total_steps + 1)]
+    targets = [token for batch in steps for token in real_targets(batch)]
+    assert len(targets) == epochs * total
+    # every epoch's targets, cut at the ends, are the titles themselves, each once
+    for epoch in range(epochs):
+        seen = split_at_end(targets[epoch * total : (epoch + 1) * total])
+        assert Counter(map(tuple, seen)) == Counter(map(tuple, encoded))
+    # the batches' own count says the same
+    counts = np.bincount(np.concatenate([batch.titles_ended for batch in steps]), minlength=len(encoded))
+    assert (counts == epochs).all()
+    # inputs are the targets one position on, and all steps but the last are full
+    assert [token for batch in steps for token in batch.x_BT.flatten().tolist()][:len(targets)] == [EOS, *targets[:-1]]
+    assert all(batch.targets == block * rows for batch in steps[:-1])
+
+
+def real_targets(batch: Batch) -> list[int]:
+    kept: list[int] = batch.y_BT[batch.y_BT != IGNORE].tolist()
+    assert len(kept) == batch.targets
+    return kept
+
+
+def split_at_end(tokens: list[int]) -> list[list[int]]:
+    titles: list[list[int]] = [[]]
+    for token in tokens:
+        if token == EOS:
+            titles.append([])
+        else:
+            titles[-1].append(token)
+    assert titles.pop() == []
+    return titles
+
+
+def test_a_batch_depends_on_its_step_alone() -> None:
+    encoded = [[10 + i] * (i % 5) for i in range(50)]
+    shape = Settings(mode="shuffled", block_size=4, batch_size=3)
+    forwards = make_batches(encoded, EOS, shape, 3, seed=5)
+    first = [forwards.at(step).y_BT for step in range(1, forwards.total_steps + 1)]
+    backwards = make_batches(encoded, EOS, shape, 3, seed=5)
+    for step in range(forwards.total_steps, 0, -1):
+        assert torch.equal(backwards.at(step).y_BT, first[step - 1])
+
+
+def test_order_changes_with_the_epoch_and_the_seed() -> None:
+    encoded = [[10 + i] for i in range(40)]
+    shape = Settings(mode="shuffled", block_size=8, batch_size=10)  # one step an epoch
+    one, other = (ShuffledBatches(TokenizedTitles(encoded, EOS), shape, 2, seed) for seed in (1, 2))
+    assert not torch.equal(one.at(1).y_BT, one.at(2).y_BT)
+    assert not torch.equal(one.at(1).y_BT, other.at(1).y_BT)

@@ -1,0 +1,79 @@
+"""The GPT: causal, the right size, and drawn from the seed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from shortrun.model.generate import generate
+from shortrun.model.gpt import GPT
+from shortrun.recipe import Model
+
+SMALL = Model(n_layer=2, n_head=2, d_model=16, dropout=0.1)
+
+
+def a_gpt(seed: int = 0) -> GPT:
+    torch.manual_seed(seed)
+    return GPT(SMALL, vocab_size=30, block_size=10).eval()
+
+
+def test_a_token_never_changes_the_logits_before_it() -> None:
+    model, x = a_gpt(), torch.randint(0, 30, (2, 10))
+    changed = x.clone()
+    changed[:, 6] = (changed[:, 6] + 1) % 30
+    before, after = model(x), model(changed)
+    assert torch.equal(before[:, :6], after[:, :6])
+    assert not torch.allclose(before[:, 6:], after[:, 6:])
+
+
+def test_rows_do_not_see_each_other() -> None:
+    model, x = a_gpt(), torch.randint(0, 30, (2, 10))
+    assert torch.allclose(model(x)[:1], model(x[:1]), atol=1e-6)
+
+
+def test_initial_weights_are_the_baselines() -> None:
+    torch.manual_seed(0)
+    model = GPT(Model(n_layer=2, n_head=4, d_model=128), vocab_size=500, block_size=32)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or name == "pos_emb":
+            assert parameter.abs().max() == 0, name
+        elif "ln" in name:
+            assert (parameter == 1).all(), name
+        else:
+            assert parameter.std() == pytest.approx(0.02, rel=0.03), name
+
+
+def test_the_seed_decides_the_weights() -> None:
+    one, same, other = a_gpt(1), a_gpt(1), a_gpt(2)
+    assert torch.equal(one.token_emb.weight, same.token_emb.weight)
+    assert not torch.equal(one.token_emb.weight, other.token_emb.weight)
+
+
+def sample(model: GPT, **changes: object) -> list[list[int]]:
+    settings = {"count": 6, "eos": 1, "banned": [0, 2], "temperature": 1.0, "seed": 3, "max_tokens": 25} | changes
+    return generate(model, [5, 6], **settings)  # type: ignore[arg-type]
+
+
+def test_sampling_repeats_by_seed_and_keeps_the_prefix() -> None:
+    model = a_gpt()
+    assert sample(model) == sample(model)
+    assert sample(model) != sample(model, seed=4)
+    assert all(title[:2] == [5, 6] for title in sample(model))
+    assert not any({0, 1, 2} & set(title) for title in sample(model))
+    assert max(len(title) for title in sample(model)) <= 25
+
+
+def test_sampling_draws_from_the_models_distribution() -> None:
+    """The first token after the prefix occurs as often as the model says, to four standard errors."""
+    model, count = a_gpt(), 4000
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8)  # far from uniform
+        logits = model(torch.tensor([[1, 5, 6]]))[0, -1]
+    logits[[0, 2]] = -torch.inf
+    probabilities = torch.softmax(logits, -1)
+    drawn = sample(model, count=count, max_tokens=3)
+    frequencies = torch.bincount(torch.tensor([title[2] if len(title) > 2 else 1 for title in drawn]), minlength=30)
+    error = (probabilities * (1 - probabilities) / count).sqrt()
+    assert ((frequencies / count - probabilities).abs() <= 4 * error + 1e-9).all()
+    assert sample(model, temperature=0.0, count=1, max_tokens=3)[0][2:] in ([int(probabilities.argmax())], [])
