@@ -30,7 +30,9 @@ def shared() -> Path:
 def titles() -> list[str]:
     """400 short titles with some variety: scripts, emoji, the text of a special token, inner spaces."""
     rng = random.Random(7)
-    words = "Show HN Ask why Rust is fast and small λ models für Zürich 日本語 🚀 C++ <eos> GPT-4 (2014) releases".split()
+    words = (
+        "Show HN Ask why Rust is fast and small λ models für Zürich 日本語 🚀 C++ <eos> GPT-4 (2014) releases".split()
+    )
     made = [" ".join(rng.choices(words, k=rng.randint(1, 9))) for _ in range(397)]
     return [*made, "two  spaces", "<pad><unk>", "e\u0301 combining"]
 

@@ -21,7 +21,9 @@ def imported_parts(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} uses a relative import"
-            names = [f"{node.module}.{alias.name}" if node.module == "shortrun" else str(node.module) for alias in node.names]
+            names = [
+                f"{node.module}.{alias.name}" if node.module == "shortrun" else str(node.module) for alias in node.names
+            ]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         else:
@@ -52,7 +54,9 @@ def test_the_documentation_names_every_module() -> None:
     root = Path(__file__).parents[1]
     readme = (root / "README.md").read_text(encoding="utf-8")
     missing = [
-        name for path in MODULES if path.name != "__init__.py" and (name := path.relative_to(PACKAGE).as_posix()) not in readme
+        name
+        for path in MODULES
+        if path.name != "__init__.py" and (name := path.relative_to(PACKAGE).as_posix()) not in readme
     ]
     assert not missing
     architecture = (root / "docs" / "architecture.md").read_text(encoding="utf-8")

@@ -79,7 +79,7 @@ def test_shuffled_uses_every_title_exactly_once_an_epoch(
     counts = np.bincount(np.concatenate([batch.titles_ended for batch in steps]), minlength=len(encoded))
     assert (counts == epochs).all()
     # inputs are the targets one position on, and all steps but the last are full
-    assert [token for batch in steps for token in batch.x_BT.flatten().tolist()][:len(targets)] == [EOS, *targets[:-1]]
+    assert [token for batch in steps for token in batch.x_BT.flatten().tolist()][: len(targets)] == [EOS, *targets[:-1]]
     assert all(batch.targets == block * rows for batch in steps[:-1])
 
 

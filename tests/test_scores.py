@@ -200,7 +200,9 @@ def test_all_numbers_of_a_scored_set_belong_together(tokenizer: Tokenizer, title
     assert loss.bits_per_byte == loss.nats / math.log(2) / joined_bytes(titles)
 
 
-def test_a_broken_tokenizer_gets_no_loss(tokenizer: Tokenizer, titles: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_tokenizer_gets_no_loss(
+    tokenizer: Tokenizer, titles: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     decode = tokenizer.decode
     monkeypatch.setattr(tokenizer, "decode", lambda ids: decode(ids).lower())
     with pytest.raises(UserError, match=r"does not give back.*\n.*Zürich|does not give back.*\n.*[A-Z]"):

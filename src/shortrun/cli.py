@@ -120,6 +120,9 @@ def run(argv: list[str]) -> int:
     except ShortrunError as error:
         Console(stderr=True, highlight=False).print(f"shortrun: {error}", markup=False, soft_wrap=True)
         return error.exit_code
+    except OSError as error:
+        print(f"shortrun: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("shortrun: interrupted before there was anything to save", file=sys.stderr)
         return 130
@@ -206,7 +209,10 @@ def _recipes(argv: list[str]) -> None:
         print(json.dumps(recipe.model_dump(mode="json")) if options.json else to_toml(recipe, explain=True), end="")
         return
     options = tyro.cli(_Common, prog="shortrun recipes", description="List the shipped recipes.", args=argv)
-    about = {name: path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name, path in shipped_recipes().items()}
+    about = {
+        name: path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+        for name, path in shipped_recipes().items()
+    }
     if options.json:
         print(json.dumps({"recipes": about}))
     else:
@@ -220,7 +226,10 @@ def _data(argv: list[str]) -> None:
         print("usage: shortrun data info RECIPE [--data.path FILE ...] [--json]")
         return
     options, recipe = _recipe_command(
-        "data info", "Show what a recipe's data is: counts, splits, duplicates, what cleaning changed, fingerprints.", argv[1:], {}
+        "data info",
+        "Show what a recipe's data is: counts, splits, duplicates, what cleaning changed, fingerprints.",
+        argv[1:],
+        {},
     )
     from shortrun.text.corpus import load_corpus
 
@@ -255,13 +264,30 @@ def _recipe_command(
             (field, Annotated[about.annotation, arg(help=about.description)], getattr(fields, field))  # type: ignore[name-defined]
             for field, about in type(fields).model_fields.items()
         ]
-        made = dataclasses.make_dataclass(section, [(f, kind, dataclasses.field(default=value)) for f, kind, value in flags])
+        made = dataclasses.make_dataclass(
+            section, [(f, kind, dataclasses.field(default=value)) for f, kind, value in flags]
+        )
         made.__doc__ = type(fields).__doc__
         sections.append((section, made, dataclasses.field(default_factory=made)))
-    own = [(field, Annotated[kind, arg(help=text)], dataclasses.field(default=value)) for field, (kind, value, text) in extra.items()]  # type: ignore[misc]
-    recipe_word = Annotated[Positional[str], arg(help="A shipped recipe's name (see `shortrun recipes`), or a TOML file.")]
+    own = [
+        (field, Annotated[kind, arg(help=text)], dataclasses.field(default=value))
+        for field, (kind, value, text) in extra.items()
+    ]  # type: ignore[misc]
+    recipe_word = Annotated[
+        Positional[str], arg(help="A shipped recipe's name (see `shortrun recipes`), or a TOML file.")
+    ]
     options_type = dataclasses.make_dataclass(
-        "Options", [("recipe", recipe_word), *own, ("json", Annotated[bool, arg(help="One JSON object on standard output.")], dataclasses.field(default=False)), *sections]
+        "Options",
+        [
+            ("recipe", recipe_word),
+            *own,
+            (
+                "json",
+                Annotated[bool, arg(help="One JSON object on standard output.")],
+                dataclasses.field(default=False),
+            ),
+            *sections,
+        ],
     )
     options: Any = tyro.cli(options_type, prog=f"shortrun {name}", description=description, args=argv)
     overrides: dict[str, dict[str, Any]] = {}

@@ -338,9 +338,7 @@ def _validated(values: dict[str, Any], origins: Mapping[tuple[str, str], str], d
     raise UserError(f"{count} wrong with the recipe:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
-def _problems(
-    error: ValidationError, origins: Mapping[tuple[str, str], str], default_origin: str
-) -> Iterator[str]:
+def _problems(error: ValidationError, origins: Mapping[tuple[str, str], str], default_origin: str) -> Iterator[str]:
     """One sentence per field that is wrong: where, which, its value, what was expected, the nearest valid name."""
     by_field: dict[tuple[str, str], list[Any]] = {}
     for item in error.errors(include_url=False):

@@ -47,7 +47,8 @@ class Corpus:
         """A split by name; raises UserError if the recipe makes none of that name."""
         found = {split.name: split for split in (self.train, self.validation, self.tuning, self.heldout) if split}
         if name not in found:
-            raise UserError(f"This recipe has no split '{name}': {did_you_mean(name, found)} (data.{name}_titles is 0)")
+            why = f" (data.{name}_titles is 0)" if name in ("tuning", "heldout") else ""
+            raise UserError(f"This recipe has no split '{name}': {did_you_mean(name, found)}{why}")
         return found[name]
 
 
@@ -73,7 +74,7 @@ def load_corpus(data: Data) -> Corpus:
     splits = [split for split in (train, tuning, validation, heldout) if split]
     manifest: dict[str, Any] = {
         **source.origin,
-        "shuffle": data.shuffle,
+        "shuffle": data.shuffle and data.source != "synthetic",  # those come in random order
         "seed": data.seed,
         "cleaning": dict(sorted((+source.changes).items())),
         "sha256": fingerprint(titles),

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from shortrun.errors import UserError
+from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe import Data
 from shortrun.text.cleaning import cleaned
 from shortrun.text.files import read_column, require_file
@@ -51,13 +52,7 @@ def read_titles(data: Data) -> Titles:
         order = np.random.default_rng(data.seed).permutation(len(rows))  # what Dataset.shuffle(seed) does
     titles = list(islice(cleaned((rows[index] for index in order), changes), wanted))
     if wanted is not None and len(titles) < wanted:
-        asked = f"data.num_titles = {data.num_titles:,}"
-        if data.heldout_titles:
-            asked += f" and data.heldout_titles = {data.heldout_titles:,}"
-        raise UserError(
-            f"{_name(data)} has {len(titles):,} titles, fewer than {asked} ask for; "
-            f"give --data.num-titles {max(len(titles) - data.heldout_titles, 0)} or all"
-        )
+        raise UserError(_too_few(data, len(titles)))
     return Titles(titles, origin, changes)
 
 
@@ -77,12 +72,16 @@ def _file_rows(paths: Sequence[str], column: str, changes: Counter[str]) -> tupl
     for name in paths:
         found, sha256 = read_column(Path(name), column, changes)
         rows += found
-        files.append({"name": Path(name).name, "rows": len(found), "sha256": sha256})
+        size = Path(name).stat().st_size
+        files.append({"name": Path(name).name, "rows": len(found), "bytes": size, "sha256": sha256})
     return rows, {"source": "file", "files": files}
 
 
 def _hub_rows(data: Data) -> tuple[list[str | None], dict[str, Any]]:
-    """The rows of the hub data set, in its own order. Needs the network, or the library's cache of an earlier download."""
+    """The rows of the hub data set, in its own order. Needs the network, or the library's cache of an earlier download.
+
+    `version` in the origin is what the library caches the rows under: on the hub, the commit they are of, pinned or not.
+    """
     try:
         import datasets
     except ImportError:
@@ -98,9 +97,28 @@ def _hub_rows(data: Data) -> tuple[list[str | None], dict[str, Any]]:
             "--data.path FILE takes titles from a file instead"
         ) from None
     if data.column not in table.column_names:
-        raise UserError(f"{HUB_DATASET} has no column '{data.column}', only {', '.join(table.column_names)}")
+        near = did_you_mean(data.column, table.column_names)
+        raise UserError(f"{HUB_DATASET} has no column '{data.column}' (data.column); {near}")
+    kind = table.features.arrow_schema.field(data.column).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise UserError(f"{HUB_DATASET}: column '{data.column}' holds {kind}, not text")
     rows: list[str | None] = table.with_format(None)[data.column][:]
-    return rows, {"source": "hackernews", "dataset": HUB_DATASET, "revision": data.revision}
+    version = Path(table.cache_files[0]["filename"]).parent.name if table.cache_files else None
+    origin = {"source": "hackernews", "dataset": HUB_DATASET, "revision": data.revision, "version": version}
+    return rows, origin
+
+
+def _too_few(data: Data, found: int) -> str:
+    """The sentence for a source with fewer titles than asked for, with what to ask for instead."""
+    asked, most = f"data.num_titles = {data.num_titles:,} asks for", found - data.heldout_titles
+    if data.heldout_titles:
+        asked = f"data.num_titles = {data.num_titles:,} and data.heldout_titles = {data.heldout_titles:,} ask for"
+    if most > 1:
+        # "all" takes every title, so it leaves none to hold out
+        advice = f"give --data.num-titles {most}" + ("" if data.heldout_titles else " or all")
+    else:
+        advice = "lower --data.heldout-titles" if found > 1 else "training needs two at least"
+    return f"{_name(data)} has {found:,} title{'s' * (found != 1)}, fewer than {asked}; {advice}"
 
 
 def _name(data: Data) -> str:

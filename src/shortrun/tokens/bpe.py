@@ -68,7 +68,7 @@ class Tokenizer:
                 raise UserError(
                     "The tokenizer does not give back every title, so a loss would not be comparable and none is "
                     f"computed.\n  title:   {title!r}\n  decoded: {back!r}\n"
-                    "(the baseline's tokenizer knows only the bytes it was fitted on; tokenizer.byte_alphabet = \"all\" "
+                    '(the baseline\'s tokenizer knows only the bytes it was fitted on; tokenizer.byte_alphabet = "all" '
                     "knows all 256)"
                 )
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from shortrun.errors import ShortrunError, UserError
+from shortrun.errors import UserError
 from shortrun.train.folder import RunFolder, read_json, write_json
 
 KEEP_LAST = 2
@@ -65,14 +66,16 @@ def save_checkpoint(
 ) -> None:
     """Makes a checkpoint, then removes those that are neither among the last two nor the best.
 
-    Raises ShortrunError, with the checkpoints before it untouched, when the disk is full or can't be written.
+    Raises OSError, with the checkpoints before it untouched, when the disk is full or can't be written.
     """
     final = folder.checkpoints / f"{progress.step:07d}"
     temporary = folder.checkpoints / f"{final.name}.tmp"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        save_file({name: p.detach().contiguous() for name, p in model.state_dict().items()}, temporary / "model.safetensors")
+        save_file(
+            {name: p.detach().contiguous() for name, p in model.state_dict().items()}, temporary / "model.safetensors"
+        )
         torch.save(state, temporary / "state.pt")
         files = {}
         for name in ("model.safetensors", "state.pt"):
@@ -87,11 +90,13 @@ def save_checkpoint(
             shutil.rmtree(final)
         temporary.rename(final)
         _sync(folder.checkpoints)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # torch and safetensors report a full disk in their own ways
         shutil.rmtree(temporary, ignore_errors=True)
-        good = newest_checkpoint(folder)[0]
-        kept = f"the last good checkpoint is {good.path}" if good else "there is no earlier checkpoint"
-        raise ShortrunError(f"The checkpoint of step {progress.step} could not be written ({error}); {kept}") from error
+        raise OSError(f"the checkpoint of step {progress.step}: {error}") from error
     _prune(folder)
 
 

@@ -1,11 +1,11 @@
 """The run folder: a public format that everything else reads and only this room writes (see docs/run-folder.md).
 
-    recipe.toml         the resolved recipe, written before step 0
-    manifest.json       data and tokenizer fingerprints, versions, machine, determinism
-    metrics.jsonl       one JSON object a line, one line an event
-    tokenizer.json      the tokenizer
-    checkpoints/<step>/ model.safetensors, state.pt, checkpoint.json
-    scores.json         the losses and the budget of the finished (or stopped) run
+recipe.toml         the resolved recipe, written before step 0
+manifest.json       data and tokenizer fingerprints, versions, machine, determinism
+metrics.jsonl       one JSON object a line, one line an event
+tokenizer.json      the tokenizer
+checkpoints/<step>/ model.safetensors, state.pt, checkpoint.json
+scores.json         the losses and the budget of the finished (or stopped) run
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def require_free(path: Path) -> None:
     """Raises UserError unless a new run can be made at `path`."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         is_run = (path / "recipe.toml").exists()
-        hint = f"go on with it by `shortrun resume {path}`, or choose another --out" if is_run else "choose another --out"
+        hint = (
+            f"go on with it by `shortrun resume {path}`, or choose another --out" if is_run else "choose another --out"
+        )
         raise UserError(f"{path} already exists and is not empty: {hint}")
 
 

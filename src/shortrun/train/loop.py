@@ -25,7 +25,7 @@ from shortrun.score.losses import Loss, OfficialLoss
 from shortrun.train.assembly import Assembly, assemble
 from shortrun.train.checkpoints import Checkpoint, Progress, newest_checkpoint, save_checkpoint
 from shortrun.train.display import Display
-from shortrun.train.folder import MetricsLog, RunFolder, read_json, require_free, write_json
+from shortrun.train.folder import MetricsLog, RunFolder, require_free, write_json
 from shortrun.train.step import train_step
 
 
@@ -130,33 +130,41 @@ class _Loop:
     def run(self, max_steps: int | None) -> dict[str, Any]:
         """Takes the steps that are left (up to max_steps in all), scores, and writes scores.json."""
         last = min(self.parts.batches.total_steps, max_steps or self.parts.batches.total_steps)
+        try:
+            with self.display, self._catching_signals():
+                self._greet()
+                evaluation = self._take_steps(last) or self._score()
+            self._assert_every_title_was_seen()
+            scores = self._summary(evaluation)
+            write_json(self.folder.scores_file, scores)
+            self.log.close()
+        except OSError as error:
+            raise ShortrunError(
+                f"The run folder could not be written ({error}). {_last_good(self.folder)}; with room made, "
+                f"`shortrun resume {self.folder.path}` goes on from there"
+            ) from error
+        return scores
+
+    def _take_steps(self, last: int) -> Evaluation | None:
+        """Trains to step `last`; returns the losses there if they were due, and None if they are still to be computed."""
+        total = self.parts.batches.total_steps
+        began = time.perf_counter() - self.at.seconds
         if self.at.step == 0:
             self._log_beginning()
-        evaluation, evaluated_at = None, -1
-        began = time.perf_counter() - self.at.seconds
-        with self.display, self._catching_signals():
-            self._greet()
-            while self.at.step < last:
-                self._step(began)
-                step = self.at.step
-                if step == 1 or step % self.eval_interval == 0 or step == self.parts.batches.total_steps:
-                    evaluation, evaluated_at = self._evaluate(began), step
-                    self.at = replace(self.at, selection_loss=evaluation.selection_loss)
-                if self._checkpoint_is_due(step, evaluated_at) or step == last or self.signal:
-                    self._save(began)
-                if self.signal and step < last:
-                    raise Interrupted(
-                        self.signal,
-                        f"Stopped at step {step} of {self.parts.batches.total_steps} with a checkpoint; "
-                        f"go on by `shortrun resume {self.folder.path}`",
-                    )
-            if evaluation is None or evaluated_at != self.at.step:
-                evaluation = self._score()
-        self.log.close()
-        self._assert_every_title_was_seen()
-        scores = self._summary(evaluation)
-        write_json(self.folder.scores_file, scores)
-        return scores
+        evaluation = None
+        while self.at.step < last:
+            self._step(began)
+            step = self.at.step
+            due = step == 1 or step % self.eval_interval == 0 or step == total
+            evaluation = self._evaluate(began) if due else None
+            if self._checkpoint_is_due(step, evaluation) or step == last or self.signal:
+                self._save(began)
+            if self.signal and step < last:
+                raise Interrupted(
+                    self.signal,
+                    f"Stopped at step {step} of {total} with a checkpoint; go on by `shortrun resume {self.folder.path}`",
+                )
+        return evaluation
 
     def _greet(self) -> None:
         parts = self.parts
@@ -180,11 +188,9 @@ class _Loop:
         result = train_step(parts.model, parts.optimizer, batch, lr, (parts.recipe.train.seed, step), parts.recipe)
         now = time.perf_counter()
         if not result.finite:
-            good, _ = newest_checkpoint(self.folder)
             raise Diverged(
                 f"The run diverged at step {step}: loss {result.loss}, gradient norm {result.grad_norm}, learning rate "
-                f"{lr:g}. The last good checkpoint is {good.path if good else 'missing: none was made yet'}. "
-                "A lower optim.lr or optim.grad_clip usually helps."
+                f"{lr:g}. {_last_good(self.folder)}. A lower optim.lr or optim.grad_clip usually helps."
             )
         np.add.at(self.titles_seen, batch.titles_ended, 1)
         self.at = replace(
@@ -211,7 +217,7 @@ class _Loop:
     def _evaluate(self, began: float) -> Evaluation:
         """Scores the weights as they are and logs it as Mainrun's validation_step, whose `loss` is the official one."""
         evaluation = self._score()
-        self.at = replace(self.at, seconds=time.perf_counter() - began)
+        self.at = replace(self.at, seconds=time.perf_counter() - began, selection_loss=evaluation.selection_loss)
         self.log.event(
             "validation_step",
             step=self.at.step,
@@ -236,12 +242,14 @@ class _Loop:
         return Evaluation(
             titles=titles,
             official=parts.validation.official_loss(parts.model, block_size=block, batch_size=rows),
-            tuning=parts.tuning.loss(parts.model, block_size=block, batch_tokens=batch_tokens) if parts.tuning else None,
+            tuning=parts.tuning.loss(parts.model, block_size=block, batch_tokens=batch_tokens)
+            if parts.tuning
+            else None,
         )
 
-    def _checkpoint_is_due(self, step: int, evaluated_at: int) -> bool:
+    def _checkpoint_is_due(self, step: int, evaluation: Evaluation | None) -> bool:
         every = self.parts.recipe.train.checkpoint_every
-        return step % every == 0 if every else step == evaluated_at
+        return step % every == 0 if every else evaluation is not None
 
     def _save(self, began: float) -> None:
         self.at = replace(self.at, seconds=time.perf_counter() - began, metrics_bytes=self.log.sync())
@@ -347,6 +355,7 @@ class _Loop:
                 signal.signal(each, handler)
 
 
-def finished_scores(path: Path) -> dict[str, Any]:
-    """scores.json of a run; raises UserError if it has none yet."""
-    return read_json(RunFolder.open(path).scores_file)
+def _last_good(folder: RunFolder) -> str:
+    """A clause that names the checkpoint to go back to."""
+    checkpoint, _ = newest_checkpoint(folder)
+    return f"The last good checkpoint is {checkpoint.path}" if checkpoint else "No checkpoint had been made yet"

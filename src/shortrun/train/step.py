@@ -27,7 +27,12 @@ class StepResult:
 
 
 def train_step(
-    model: GPT, optimizer: torch.optim.Optimizer, batch: Batch, lr: float, seed: tuple[int, int], settings: recipe.Recipe
+    model: GPT,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    lr: float,
+    seed: tuple[int, int],
+    settings: recipe.Recipe,
 ) -> StepResult:
     """Takes one step at learning rate `lr`.
 

@@ -1,0 +1,142 @@
+"""Recipes: typed, resolved, and every mistake reported at once in sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shortrun.errors import UserError
+from shortrun.recipe import Recipe, differences, load_recipe, parse_recipe, shipped_recipes, to_toml
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def complaint(name: str, overrides: dict[str, dict[str, Any]] | None = None) -> str:
+    with pytest.raises(UserError) as error:
+        load_recipe(name, overrides)
+    assert error.value.exit_code == 2
+    return str(error.value)
+
+
+def test_the_baseline_is_mainruns() -> None:
+    recipe = load_recipe("baseline")
+    assert (recipe.model.n_layer, recipe.model.n_head, recipe.model.d_model, recipe.model.dropout) == (6, 8, 512, 0.1)
+    assert (recipe.batches.mode, recipe.batches.block_size, recipe.batches.batch_size) == ("stream", 128, 64)
+    assert (recipe.optim.name, recipe.optim.lr, recipe.optim.weight_decay, recipe.optim.grad_clip) == (
+        "sgd",
+        6e-3,
+        0,
+        1,
+    )
+    assert (recipe.train.epochs, recipe.train.seed, recipe.train.evals_per_epoch) == (7, 1337, 3)
+    assert (recipe.data.num_titles, recipe.data.val_frac, recipe.data.seed) == (100_000, 0.1, 1337)
+    assert (recipe.tokenizer.vocab_size, recipe.tokenizer.fit_on) == (16_000, "train+validation")
+
+
+def test_adamw_is_the_baseline_but_for_the_optimizer() -> None:
+    changed = differences(load_recipe("baseline"), load_recipe("adamw"))
+    assert [line.split(":")[0] for line in changed] == ["optim.name", "optim.lr"]
+    assert load_recipe("adamw").optim.betas == (0.9, 0.95)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_begin_with_where_they_come_from(name: str) -> None:
+    header = [line for line in shipped_recipes()[name].read_text().split("\n") if line.startswith("#")]
+    assert "Where from:" in " ".join(header)
+    assert "Measured here:" in " ".join(header)
+    load_recipe(name)
+
+
+def test_later_values_override_earlier_ones(tmp_path: Path) -> None:
+    write(tmp_path / "base.toml", "[model]\nn_layer = 3\nd_model = 64\n")
+    mine = write(tmp_path / "mine.toml", 'extends = "base.toml"\n[model]\nd_model = 128\n')
+    recipe = load_recipe(mine, {"train": {"epochs": 2}})
+    assert (recipe.model.n_layer, recipe.model.d_model, recipe.model.n_head, recipe.train.epochs) == (3, 128, 8, 2)
+
+
+@given(
+    lr=st.floats(1e-9, 10), dropout=st.floats(0, 0.99), path=st.text(min_size=1, max_size=9).filter(str.isprintable),
+    revision=st.none() | st.just("abc123"), titles=st.integers(20, 10**6) | st.just("all"),
+)  # fmt: skip
+def test_a_resolved_recipe_reads_back_as_itself(
+    lr: float, dropout: float, path: str, revision: str | None, titles: int | str
+) -> None:
+    recipe = Recipe.model_validate(
+        {
+            "data": {"path": [path], "revision": revision, "num_titles": titles},
+            "optim": {"lr": lr},
+            "model": {"dropout": dropout},
+        }
+    )
+    for explain in (False, True):
+        again = parse_recipe(to_toml(recipe, explain=explain), "here")
+        assert again == recipe
+        assert again.fingerprint() == recipe.fingerprint()
+
+
+def test_every_field_explains_itself() -> None:
+    for section, fields in Recipe():
+        for name, field in type(fields).model_fields.items():
+            assert field.description, f"{section}.{name} has no meaning in `recipes show`"
+
+
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "wrong.toml",
+        '[model]\nn_layr = 4\ndropout = 1.5\n[optm]\nlr = 1\n[optim]\nname = "adamv"\nvocab_size = 3\n[train]\nepochs = "two"\n',
+    )
+    text = complaint(path, {"batches": {"batch_size": 0}})
+    assert "6 things are wrong" in text
+    for expected in (
+        f"{path}: model.n_layr = 4: there is no such field; did you mean 'n_layer'?",
+        f"{path}: model.dropout = 1.5: input should be less than 1",
+        f"{path}: [optm]: there is no such section; did you mean 'optim'?",
+        "did you mean 'adamw'?",
+        f"{path}: optim.vocab_size = 3: there is no such field; did you mean 'tokenizer.vocab_size'?",
+        "command line: batches.batch_size = 0: input should be greater than 0",
+    ):
+        assert expected in text or "train.epochs = 'two'" in expected
+    assert "train.epochs = 'two'" in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"model": {"d_model": 100, "n_head": 8}}, "not divisible by model.n_head = 8; the nearest .* is 10"),
+        ({"batches": {"block_size": 10**9}}, "more than 100,000 titles can hold"),
+        ({"data": {"num_titles": 1}}, "both need one at least"),
+        ({"data": {"tuning_titles": 90_000}}, "would take all 90000 training titles"),
+        ({"data": {"source": "file"}}, "needs data.path"),
+        ({"data": {"source": "synthetic", "num_titles": "all"}}, "has no end"),
+        ({"data": {"path": ["x.txt"], "num_titles": "all", "heldout_titles": 5}}, "leaves no titles"),
+        ({"tokenizer": {"vocab_size": 100, "byte_alphabet": "all"}}, "use at least 259"),
+        ({"optim": {"betas": (0.9, 1.0)}}, "below 1"),
+        ({"optim": {"lr": float("nan")}}, "optim.lr = nan"),
+        ({"data": {"num_titles": -3}}, "data.num_titles = -3"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused_before_data_is_read(
+    overrides: dict[str, dict[str, Any]], expected: str
+) -> None:
+    with pytest.raises(UserError, match=expected):
+        load_recipe("baseline", overrides)
+
+
+def test_a_path_means_a_file() -> None:
+    assert load_recipe("baseline", {"data": {"path": ["x.txt"]}}).data.source == "file"
+
+
+def test_files_that_are_no_recipes(tmp_path: Path) -> None:
+    assert "did you mean 'baseline'?" in complaint("baselin")
+    assert "There is no recipe file" in complaint(str(tmp_path / "none.toml"))
+    assert "not valid TOML" in complaint(write(tmp_path / "broken.toml", "[model\n"))
+    assert "extends itself" in complaint(write(tmp_path / "loop.toml", 'extends = "loop.toml"\n'))
+    assert "must be one recipe" in complaint(write(tmp_path / "two.toml", "extends = ['a', 'b']\n"))
+    assert "must be a table" in complaint(write(tmp_path / "flat.toml", "model = 3\n"))
