@@ -11,27 +11,31 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from shortrun import __version__
 from shortrun.errors import ShortrunError, UserError, did_you_mean
 from shortrun.recipe import Recipe, load_recipe, recipe_path, shipped_recipes, to_toml
 
-SPLITS = Literal["validation", "tuning", "heldout", "train"]
+SplitName = Literal["validation", "tuning", "heldout", "train"]
+JsonFlag = Annotated[
+    bool, arg(help="Print one JSON object on standard output and nothing else there."), FlagCreatePairsOff
+]
+RunFolderArgument = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
 
 
 @dataclasses.dataclass
 class _Common:
     """Options that several commands share."""
 
-    json: Annotated[bool, arg(help="Print one JSON object on standard output and nothing else there.")] = False
+    json: JsonFlag = False
 
 
 @dataclasses.dataclass
@@ -41,7 +45,7 @@ class Resume(_Common):
     Refuses, with the differences, when the recipe, the data or the tokenizer are no longer those the run began with.
     """
 
-    run: Annotated[Positional[Path], arg(help="The run folder.")] = dataclasses.field(kw_only=True)
+    run: RunFolderArgument = dataclasses.field(kw_only=True)
     max_steps: Annotated[int | None, arg(help="Stop after this many steps in all.")] = None
 
 
@@ -60,8 +64,8 @@ class Eval(_Common):
     Without --data.path, the run's own validation titles are scored (or another split, by --split).
     """
 
-    run: Annotated[Positional[Path], arg(help="The run folder.")] = dataclasses.field(kw_only=True)
-    split: Annotated[SPLITS, arg(help="Which of the run's own splits to score.")] = "validation"
+    run: RunFolderArgument = dataclasses.field(kw_only=True)
+    split: Annotated[SplitName, arg(help="Which of the run's own splits to score.")] = "validation"
     data: EvalData = dataclasses.field(default_factory=EvalData)
 
 
@@ -69,7 +73,7 @@ class Eval(_Common):
 class Sample(_Common):
     """Write new titles with a run's model."""
 
-    run: Annotated[Positional[Path], arg(help="The run folder.")] = dataclasses.field(kw_only=True)
+    run: RunFolderArgument = dataclasses.field(kw_only=True)
     prefix: Annotated[str, arg(help="Text that every title begins with.")] = ""
     n: Annotated[int, arg(help="How many titles.")] = 5
     temperature: Annotated[float, arg(help="1 samples as the model was trained, lower is bolder, 0 is greedy.")] = 1.0
@@ -80,7 +84,9 @@ class Sample(_Common):
 class RecipesShow(_Common):
     """Print a recipe, resolved, with the meaning of every field."""
 
-    recipe: Annotated[Positional[str], arg(help="A shipped recipe's name, or a TOML file.")] = "baseline"
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE", help="A shipped recipe's name, or a TOML file.")] = (
+        "baseline"
+    )
 
 
 USAGE = f"""shortrun {__version__}: train the best small language model a small corpus allows, and prove it.
@@ -136,9 +142,9 @@ def _train(argv: list[str]) -> None:
         "line, each overriding the one before; the defaults shown here are the recipe's.",
         argv,
         {
-            "out": (Path | None, None, "The run folder to make; left out, runs/<recipe>-<seed>."),
-            "max_steps": (int | None, None, "Stop after this many steps of the same run; `resume` goes on with it."),
-            "seed": (int | None, None, "Short for --train.seed."),
+            "out": (Path, "The run folder to make; left out, runs/<recipe>-<seed>."),
+            "max_steps": (int, "Stop after this many steps of the same run; `resume` goes on with it."),
+            "seed": (int, "Short for --train.seed."),
         },
     )
     from shortrun.train.folder import free_path
@@ -165,6 +171,7 @@ def _eval(argv: list[str]) -> None:
     from shortrun.train.trained import load_trained
 
     trained = load_trained(options.run)
+    titles: Sequence[str]
     if options.data.path:
         titles = titles_from_files(options.data.path, options.data.column).titles
     else:
@@ -199,14 +206,14 @@ def _sample(argv: list[str]) -> None:
         temperature=options.temperature,
         seed=options.seed,
     )
-    print(json.dumps({"titles": titles}, ensure_ascii=False) if options.json else "\n".join(titles))
+    print(json.dumps({"titles": titles}, ensure_ascii=False) if options.json else "\n".join(map(_visible, titles)))
 
 
 def _recipes(argv: list[str]) -> None:
     if argv and argv[0] == "show":
-        options = tyro.cli(RecipesShow, prog="shortrun recipes show", args=argv[1:])
-        recipe = load_recipe(options.recipe)
-        print(json.dumps(recipe.model_dump(mode="json")) if options.json else to_toml(recipe, explain=True), end="")
+        shown = tyro.cli(RecipesShow, prog="shortrun recipes show", args=argv[1:])
+        recipe = load_recipe(shown.recipe)
+        print(json.dumps(recipe.model_dump(mode="json")) if shown.json else to_toml(recipe, explain=True), end="")
         return
     options = tyro.cli(_Common, prog="shortrun recipes", description="List the shipped recipes.", args=argv)
     about = {
@@ -249,54 +256,45 @@ def _data(argv: list[str]) -> None:
 
 
 def _recipe_command(
-    name: str, description: str, argv: list[str], extra: dict[str, tuple[Any, Any, str]]
+    name: str, description: str, argv: list[str], extra: dict[str, tuple[Any, str]], guess: str = ""
 ) -> tuple[Any, Recipe]:
     """Parses `RECIPE [--section.field VALUE ...]` and a command's own options; returns the options and the recipe.
 
-    The flags are made from the recipe's types, without its range checks: the values that differ from the file's go
-    through the same validation as the file, so that every mistake is reported at once and in the same words.
+    `extra`: type and meaning of each of the command's own options, all of which may be left out. The flags are made from
+    the recipe's types, without its range checks: what differs from the file then goes through the same validation as
+    the file, so that every mistake is reported at once and in the same words. `guess` is the recipe whose values stand
+    as defaults; when it turns out to be another, the line is parsed once more.
     """
-    wanted = next((word for word in argv if not word.startswith("-")), "baseline")
-    base = load_recipe(wanted if argv and argv[0] == wanted else "baseline")
-    sections = []
-    for section, fields in base:
-        flags = [
-            (field, Annotated[about.annotation, arg(help=about.description)], getattr(fields, field))  # type: ignore[name-defined]
-            for field, about in type(fields).model_fields.items()
-        ]
-        made = dataclasses.make_dataclass(
-            section, [(f, kind, dataclasses.field(default=value)) for f, kind, value in flags]
-        )
-        made.__doc__ = type(fields).__doc__
-        sections.append((section, made, dataclasses.field(default_factory=made)))
-    own = [
-        (field, Annotated[kind, arg(help=text)], dataclasses.field(default=value))
-        for field, (kind, value, text) in extra.items()
-    ]  # type: ignore[misc]
-    recipe_word = Annotated[
-        Positional[str], arg(help="A shipped recipe's name (see `shortrun recipes`), or a TOML file.")
-    ]
-    options_type = dataclasses.make_dataclass(
-        "Options",
-        [
-            ("recipe", recipe_word),
-            *own,
-            (
-                "json",
-                Annotated[bool, arg(help="One JSON object on standard output.")],
-                dataclasses.field(default=False),
-            ),
-            *sections,
-        ],
-    )
-    options: Any = tyro.cli(options_type, prog=f"shortrun {name}", description=description, args=argv)
+    guess = guess or (argv[0] if argv and not argv[0].startswith("-") else "baseline")
+    base = load_recipe(guess)
+    options: Any = tyro.cli(_options_type(base, extra), prog=f"shortrun {name}", description=description, args=argv)
+    if options.recipe != guess:
+        return _recipe_command(name, description, argv, extra, guess=options.recipe)
     overrides: dict[str, dict[str, Any]] = {}
     for section, fields in base:
-        given = dataclasses.asdict(getattr(options, section))
+        given = vars(getattr(options, section))
         overrides[section] = {field: value for field, value in given.items() if value != getattr(fields, field)}
     if getattr(options, "seed", None) is not None:
         overrides["train"]["seed"] = options.seed
-    return options, load_recipe(options.recipe, overrides)
+    return options, load_recipe(guess, overrides)
+
+
+def _options_type(base: Recipe, extra: dict[str, tuple[Any, str]]) -> type[Any]:
+    """A dataclass of all options, from which tyro makes flags and help: the recipe's sections with `base` as defaults."""
+    fields: list[Any] = [
+        ("recipe", Annotated[Positional[str], arg(metavar="RECIPE", help="A shipped recipe's name, or a TOML file.")]),
+        *((field, Annotated[kind | None, arg(help=text)], None) for field, (kind, text) in extra.items()),
+        ("json", JsonFlag, False),
+    ]
+    for section, values in base:
+        kind = type(values)
+        flags: list[Any] = [
+            (field, Annotated[about.annotation, arg(help=about.description)], getattr(values, field))
+            for field, about in kind.model_fields.items()
+        ]
+        made = dataclasses.make_dataclass(section, flags, namespace={"__doc__": kind.__doc__})
+        fields.append((section, made, dataclasses.field(default_factory=made)))
+    return dataclasses.make_dataclass("Options", fields)
 
 
 def _report_run(scores: dict[str, Any], as_json: bool) -> None:
@@ -323,8 +321,15 @@ def _report_run(scores: dict[str, Any], as_json: bool) -> None:
     _table("scores" if scores["complete"] else f"scores after {scores['steps']} steps (not finished)", rows)
     print("\nfive titles it writes:")
     for title in load_trained(Path(scores["run"])).sample(prefix="", count=5, temperature=1.0, seed=0):
-        print(f"  {title}")
+        print(f"  {_visible(title)}")
     print(f"\nrun folder: {scores['run']}")
+
+
+def _visible(title: str) -> str:
+    """The title with control characters escaped, so that what a model writes can't steer a terminal."""
+    return "".join(
+        c if c.isprintable() or c == "\N{ZERO WIDTH JOINER}" else c.encode("unicode_escape").decode() for c in title
+    )
 
 
 def _table(title: str, rows: dict[str, str]) -> None:

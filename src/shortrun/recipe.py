@@ -354,8 +354,11 @@ def _problems(error: ValidationError, origins: Mapping[tuple[str, str], str], de
                 )
             else:
                 yield f"{origin}: [{section}]: there is no such section; {did_you_mean(section, Recipe.model_fields)}"
-        elif first["type"] == "value_error":
-            yield f"{origin}: {first['ctx']['error']}"
+        elif (
+            first["type"] == "value_error"
+        ):  # of a section, or of the whole: any of the values' origins may be to blame
+            blamed = [where for (part, _), where in origins.items() if section in ("", part)]
+            yield f"{' and '.join(dict.fromkeys(blamed)) or origin}: {first['ctx']['error']}"
         elif not field:
             yield f"{origin}: {section} = {first['input']!r} must be a table, [{section}]"
         else:

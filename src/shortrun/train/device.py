@@ -37,7 +37,7 @@ def make_repeatable(threads: int | None) -> int:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # nothing here reads memory before writing it; filling it first cost 7 % of a step of `small` on 2 cores
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by name there
     count = threads or _cores()
     torch.set_num_threads(count)
     return count
