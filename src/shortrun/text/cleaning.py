@@ -11,21 +11,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 LINE_BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
-CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+NULS = re.compile("\x00")
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def clean(title: str, counts: Counter[str]) -> str:
-    """The title as one line: line breaks and tabs become a space, control characters go, the ends are stripped.
+    """The title as one line: line breaks and tabs become a space, NULs go, the ends are stripped.
 
-    `counts` gains what was changed: titles with line breaks, control characters and lone surrogates (JSON can carry
-    them; they are not text, and become U+FFFD).
+    Other control characters stay: the standard task's fingerprint has four titles with one. `counts` gains what was
+    changed: titles with line breaks, NULs and lone surrogates (JSON can carry them; they are not text, and become U+FFFD).
     """
     if not title.isprintable():  # the common case needs no closer look
         title, found = LINE_BREAKS.subn(" ", title.strip())
         counts["line_breaks"] += bool(found)
-        title, found = CONTROLS.subn("", title)
-        counts["control_characters"] += found
+        title, found = NULS.subn("", title)
+        counts["nul_characters"] += found
         title, found = LONE_SURROGATES.subn("\ufffd", title)
         counts["lone_surrogates"] += found
     return title.strip()

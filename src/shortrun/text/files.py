@@ -6,7 +6,9 @@ counted: a few bad bytes should not cost a corpus, and nothing is lost silently.
 
 from __future__ import annotations
 
+import codecs
 import csv
+import difflib
 import gzip
 import hashlib
 import io
@@ -34,20 +36,21 @@ def read_column(path: Path, column: str, counts: Counter[str]) -> tuple[list[str
     require_file(path)
     stored = path.read_bytes()
     content = _unzipped(path, stored) if path.suffix.lower() == ".gz" else stored
-    if not content.strip():
+    if not content.removeprefix(codecs.BOM_UTF8).strip():
         raise UserError(f"{path} is empty")
     return read(path, content, column, counts), hashlib.sha256(stored).hexdigest()
 
 
 def require_file(path: Path) -> None:
     """Raises UserError unless `path` is a file of a kind that can be read; looks at its name and existence only."""
-    _reader(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; data.path takes files")
+    _reader(path)
     if not path.is_file():
-        there = {entry.name for entry in path.parent.iterdir()} if path.parent.is_dir() else set()
-        hint = f"in {path.parent}, {did_you_mean(path.name, there)}" if there else f"there is no folder {path.parent}"
-        raise UserError(f"There is no file {path}; {hint}")
+        if not path.parent.is_dir():
+            raise UserError(f"There is no file {path}; there is no folder {path.parent}")
+        near = difflib.get_close_matches(path.name, sorted(entry.name for entry in path.parent.iterdir()), n=1)
+        raise UserError(f"There is no file {path}" + (f"; in {path.parent}, did you mean '{near[0]}'?" if near else ""))
 
 
 def _reader(path: Path) -> Callable[[Path, bytes, str, Counter[str]], list[str | None]]:
@@ -117,7 +120,7 @@ def _jsonl(path: Path, content: bytes, column: str, counts: Counter[str]) -> lis
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter from brackets nested without end
             raise UserError(f"{path}, line {number}: not JSON ({error})") from None
         if not isinstance(row, dict):
             raise UserError(f'{path}, line {number}: expected an object such as {{"{column}": "..."}}')
@@ -130,7 +133,10 @@ def _jsonl(path: Path, content: bytes, column: str, counts: Counter[str]) -> lis
 def _parquet(path: Path, content: bytes, column: str, _: Counter[str]) -> list[str | None]:
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
-        _index(path, column, file.schema_arrow.names)
+        names = file.schema_arrow.names
+        _index(path, column, names)
+        if names.count(column) > 1:
+            raise UserError(f"{path}: there are {names.count(column)} columns named '{column}' (data.column)")
         kind = file.schema_arrow.field(column).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type

@@ -1,0 +1,193 @@
+"""The command line, as a person or a script meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shortrun.errors import UserError
+from shortrun.recipe import shipped_recipes, to_toml
+from shortrun.train.folder import RunFolder
+from tests.conftest import tiny_recipe
+
+
+def shortrun(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "shortrun", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
+
+
+def succeeded(*args: str | Path, cwd: Path | None = None) -> str:
+    done = shortrun(*args, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(*args: str | Path) -> str:
+    done = shortrun(*args)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return " ".join(done.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, titles: list[str]) -> tuple[Path, dict[str, Any]]:
+    """A tiny trained run, and what `train --json` printed."""
+    folder = tmp_path_factory.mktemp("cli")
+    file = folder / "titles.jsonl"
+    file.write_text("".join(json.dumps({"headline": title}) + "\n" for title in titles), encoding="utf-8")
+    recipe = folder / "tiny.toml"
+    recipe.write_text(to_toml(tiny_recipe(None)))
+    output = succeeded(
+        "train", recipe, "--out", folder / "run", "--data.path", file, "--data.column", "headline",
+        "--data.num-titles", "all", "--seed", "5", "--json",
+    )  # fmt: skip
+    return folder / "run", json.loads(output)
+
+
+def test_train_prints_one_object_with_everything(run: tuple[Path, dict[str, Any]]) -> None:
+    path, scores = run
+    promised = "run parameters steps epochs seconds tokens_per_second loss official_loss coverage bits_per_byte data"
+    assert set(promised.split()) <= scores.keys()
+    assert (scores["run"], scores["epochs"], scores["seed"]) == (str(path), 2, 5)
+    assert scores["data"]["splits"]["train"]["titles"] == 360
+    assert RunFolder.open(path).recipe().train.seed == 5
+    assert json.loads((path / "scores.json").read_text()) == scores
+
+
+def test_eval_gives_the_runs_own_loss_and_that_of_any_file(run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    path, scores = run
+    own = json.loads(succeeded("eval", path, "--json"))
+    for key in ("loss", "nats", "characters", "bytes", "targets", "titles", "bits_per_byte", "perplexity"):
+        assert own[key] == pytest.approx(scores[key], rel=1e-6), key
+    file = tmp_path / "other.txt"
+    file.write_text("Show HN: a title\n<eos> stays text\n", encoding="utf-8")
+    other = json.loads(succeeded("eval", path, "--data.path", file, "--json"))
+    assert (other["titles"], other["characters"]) == (2, len("Show HN: a title") + len("<eos> stays text") + 10)
+    assert "bits per byte" in succeeded("eval", path, "--data.path", file)
+    assert "no split 'heldout'" in refused("eval", path, "--split", "heldout")
+
+
+def test_sample_repeats_and_continues_the_prefix(run: tuple[Path, dict[str, Any]]) -> None:
+    path, _ = run
+    command = ["sample", path, "--prefix", "Show HN", "--n", "3", "--seed", "2", "--temperature", "0.8", "--json"]
+    first, second = (json.loads(succeeded(*command))["titles"] for _ in range(2))
+    assert first == second
+    assert len(first) == 3
+    assert all(title.startswith("Show HN") for title in first)
+    assert len(succeeded("sample", path, "--n", "2").splitlines()) == 2
+    assert "--temperature -1.0 must be" in refused("sample", path, "--temperature", "-1")
+    assert "--n 0 must be at least 1" in refused("sample", path, "--n", "0")
+
+
+def test_resume_of_a_finished_run_says_the_same_again(run: tuple[Path, dict[str, Any]]) -> None:
+    path, scores = run
+    again = json.loads(succeeded("resume", path, "--json"))
+    assert again["loss"] == scores["loss"]
+    assert again["steps"] == scores["steps"]
+
+
+def test_training_ends_with_losses_samples_and_the_folder(tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(to_toml(tiny_recipe(None)))
+    done = shortrun("train", recipe, "--max-steps", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for expected in (
+        "loss (nats per character)",
+        "official loss, coverage",
+        "bits per byte",
+        "above it",
+        "five titles",
+    ):
+        assert expected in done.stdout
+    assert done.stdout.rstrip().endswith("run folder: runs/tiny-1337")
+    assert "step 1/" in done.stderr
+    assert "because" in done.stderr, "the device is chosen with a reason"
+    succeeded("train", recipe, "--max-steps", "1", cwd=tmp_path)
+    assert (tmp_path / "runs" / "tiny-1337-2").is_dir(), "a second run gets a folder of its own"
+
+
+def test_recipes_are_listed_and_explained() -> None:
+    listed = json.loads(succeeded("recipes", "--json"))["recipes"]
+    assert listed.keys() == shipped_recipes().keys()
+    shown = succeeded("recipes", "show", "baseline")
+    assert "lr = 0.006" in shown
+    assert "# Peak learning rate." in shown
+
+
+def test_data_info_counts(tmp_path: Path) -> None:
+    file = tmp_path / "titles.csv"
+    file.write_text("title\n" + "".join(f"number {index % 15}\n" for index in range(20)) + "  \n", encoding="utf-8")
+    info = json.loads(succeeded("data", "info", "baseline", "--data.path", file, "--data.num-titles", "20", "--json"))
+    assert info["splits"]["train"]["titles"] == 18
+    assert info["splits"]["train"]["duplicates_inside"] + info["duplicates_across"]["validation in train"] == 5
+    assert "validation in train" in succeeded(
+        "data", "info", "baseline", "--data.path", file, "--data.num-titles", "all"
+    )
+
+
+def test_help_is_worth_reading_and_needs_no_torch() -> None:
+    assert "shortrun train quickstart" in succeeded("--help")
+    text = " ".join(succeeded("train", "--help").split())
+    assert "defaults, then the recipe file, then the command line" in text
+    assert "--model.n-layer" in text
+    for command in ("resume", "eval", "sample", "recipes"):
+        assert "usage:" in succeeded(command, "--help")
+    code = "import sys, shortrun.cli as c; c.run(['train', '--help'])"
+    probe = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "shortrun.cli" in probe.stderr
+    assert not [line for line in probe.stderr.splitlines() if line.endswith(" torch")], "help must not wait for torch"
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["tran"], "did you mean 'train'?"),
+        (["train", "quikstart"], "did you mean 'quickstart'?"),
+        (["train", "baseline", "--model.n_head", "7", "--optim.lr", "-1"], "2 things are wrong"),
+        (["train", "baseline", "--model.n_layr", "7"], "--model.n-layer"),
+        (["train", "baseline", "--max-steps", "0"], "--max-steps 0 must be at least 1"),
+        (["train", "baseline", "--data.path", "/nowhere/x.txt"], "There is no file"),
+        (["resume", "/nowhere"], "is not a run"),
+        (["eval", "/nowhere"], "is not a run"),
+        (["sample", "/nowhere"], "is not a run"),
+        (["data", "inf"], "did you mean 'info'?"),
+        (["recipes", "show", "basline"], "did you mean 'baseline'?"),
+    ],
+)
+def test_mistakes_are_sentences_with_exit_code_2(args: list[str], expected: str) -> None:
+    assert expected in refused(*args)
+
+
+def test_overrides_hold_wherever_the_recipe_stands(tmp_path: Path) -> None:
+    """The baseline's own value on the command line must still override another recipe's, flags before the name or after."""
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(to_toml(tiny_recipe(None)))
+    for number, words in enumerate((["--model.dropout", "0.1", recipe], [recipe, "--model.dropout", "0.1"])):
+        out = tmp_path / f"run{number}"
+        succeeded("train", *words, "--max-steps", "1", "--out", out)
+        assert RunFolder.open(out).recipe().model.dropout == 0.1
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_trains_two_steps_and_resumes(name: str, tmp_path: Path, titles_file: Path) -> None:
+    small = ["--batches.batch_size", "2", "--batches.block_size", "32", "--model.d_model", "32", "--model.n_layer", "2"]
+    data = [] if name == "quickstart" else ["--data.path", str(titles_file)]
+    out = tmp_path / "run"
+    succeeded("train", name, *small, *data, "--data.num_titles", "400", "--max-steps", "2", "--out", out)
+    resumed = json.loads(succeeded("resume", out, "--max-steps", "4", "--json"))
+    assert resumed["steps"] == 4
+    assert resumed["loss"] > 0
+
+
+def test_a_folder_that_is_no_run_is_named_with_its_neighbours(run: tuple[Path, dict[str, Any]]) -> None:
+    path, _ = run
+    with pytest.raises(UserError, match=f"runs beside it: {path}"):
+        RunFolder.open(path.parent / "rum")
