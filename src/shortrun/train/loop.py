@@ -125,6 +125,7 @@ class _Loop:
         self.eval_interval = max(batches.steps_per_epoch // settings.evals_per_epoch, 1)
         self.log = MetricsLog(folder, self.at.metrics_bytes)
         self.display = Display(batches.total_steps, self.at.step, settings.log_every)
+        self.eval_seconds = 0.0
         self.signal: int | None = None
 
     def run(self, max_steps: int | None) -> dict[str, Any]:
@@ -211,13 +212,20 @@ class _Loop:
             grad_norm=result.grad_norm,
             tokens=self.at.tokens,
         )
-        left = (parts.batches.total_steps - step) * self.at.seconds / step
-        self.display.step(step, result.loss, self.at.tokens / self.at.step_seconds, left)
+        self.display.step(step, result.loss, self.at.tokens / self.at.step_seconds, self._seconds_left())
+
+    def _seconds_left(self) -> float:
+        """Time to the end of the run: the steps at their mean pace, the evaluations as long as the last one took."""
+        steps = self.parts.batches.total_steps - self.at.step
+        return steps * self.at.step_seconds / self.at.step + steps // self.eval_interval * self.eval_seconds
 
     def _evaluate(self, began: float) -> Evaluation:
         """Scores the weights as they are and logs it as Mainrun's validation_step, whose `loss` is the official one."""
+        start = time.perf_counter()
         evaluation = self._score()
-        self.at = replace(self.at, seconds=time.perf_counter() - began, selection_loss=evaluation.selection_loss)
+        now = time.perf_counter()
+        self.eval_seconds = now - start
+        self.at = replace(self.at, seconds=now - began, selection_loss=evaluation.selection_loss)
         self.log.event(
             "validation_step",
             step=self.at.step,
