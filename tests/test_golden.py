@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
-from shortrun.optim.schedules import cosine
-from shortrun.recipe import Recipe, load_recipe
+from shortrun.optim.schedules import rate
+from shortrun.recipe import Recipe, Schedule, load_recipe
 from shortrun.score.evaluate import ScoringSet
 from shortrun.text.corpus import load_corpus
 from shortrun.tokens.batches import StreamBatches, TokenizedTitles, make_batches
@@ -56,9 +56,9 @@ def test_the_whole_curve(golden: Path, recipe: Recipe) -> None:
     tokenizer = train_bpe([*corpus.train.titles, *corpus.validation.titles], recipe.tokenizer)
     batches = make_batches(tokenizer.encode_many(corpus.train.titles), tokenizer.eos, recipe.batches, 7, 1337)
     validation = ScoringSet(tokenizer, corpus.validation.titles)
-    model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size)
+    model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos)
     model.load_state_dict(load_file(golden / "initial_weights.safetensors"))
-    optimizer = make_optimizer(model.parameters(), recipe.optim)
+    optimizer = make_optimizer(model, recipe.optim)
     assert model.count_parameters() == curve["parameters"]
     assert batches.tokens_per_epoch == curve["train_tokens"]
     assert (batches.steps_per_epoch, batches.total_steps) == (curve["batches_per_epoch"], curve["max_steps"])
@@ -66,8 +66,8 @@ def test_the_whole_curve(golden: Path, recipe: Recipe) -> None:
 
     expected_validation = dict(curve["validation_loss"])
     for step, expected in enumerate(curve["training_loss"], start=1):
-        lr = cosine(step, batches.total_steps, recipe.optim.lr)
-        result = train_step(model, optimizer, batches.at(step), lr, (1337, step), recipe)
+        share = rate(step, batches.total_steps, recipe.schedule, recipe.optim.lr)
+        result = train_step(model, optimizer, batches.at(step), share, (1337, step), recipe)
         assert result.loss == pytest.approx(expected, abs=1e-5 if step <= 200 else 1e-4), step
         if step in expected_validation:
             official = validation.official_loss(model, block_size=32, batch_size=8)
@@ -80,13 +80,13 @@ def test_the_schedule_is_torchs_cosine_annealing() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=6e-3)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50)
     for step in range(1, 51):
-        assert cosine(step, 50, 6e-3) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
+        assert 6e-3 * rate(step, 50, Schedule(), 6e-3) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
         optimizer.step()
         scheduler.step()
 
 
 def test_the_baseline_at_full_size_has_mainruns_parameters() -> None:
-    model = GPT(load_recipe("baseline").model, vocab_size=16_000, block_size=128)
+    model = GPT(load_recipe("baseline").model, vocab_size=16_000, block_size=128, eos=1)
     assert model.count_parameters() == 27_172_864
 
 
@@ -109,5 +109,7 @@ def test_the_standard_task_with_the_baselines_tokenizer(shared: Path) -> None:
     assert (len(train.ids_N), len(validation.joined_ids)) == (1_133_101, 126_186)
     assert validation.characters == 548_888
     tiny = Recipe.model_validate({"model": {"n_layer": 1, "n_head": 1, "d_model": 2}})
-    official = validation.official_loss(GPT(tiny.model, tokenizer.vocab_size, 128), block_size=128, batch_size=64)
+    official = validation.official_loss(
+        GPT(tiny.model, tokenizer.vocab_size, 128, tokenizer.eos), block_size=128, batch_size=64
+    )
     assert official.coverage == pytest.approx(0.974, abs=5e-4)

@@ -14,7 +14,7 @@ SMALL = Model(n_layer=2, n_head=2, d_model=16, dropout=0.1)
 
 def a_gpt(seed: int = 0) -> GPT:
     torch.manual_seed(seed)
-    return GPT(SMALL, vocab_size=30, block_size=10).eval()
+    return GPT(SMALL, vocab_size=30, block_size=10, eos=1).eval()
 
 
 def test_a_token_never_changes_the_logits_before_it() -> None:
@@ -33,7 +33,7 @@ def test_rows_do_not_see_each_other() -> None:
 
 def test_initial_weights_are_the_baselines() -> None:
     torch.manual_seed(0)
-    model = GPT(Model(n_layer=2, n_head=4, d_model=128), vocab_size=500, block_size=32)
+    model = GPT(Model(n_layer=2, n_head=4, d_model=128), vocab_size=500, block_size=32, eos=1)
     for name, parameter in model.named_parameters():
         if name.endswith("bias") or name == "pos_emb":
             assert parameter.abs().max() == 0, name

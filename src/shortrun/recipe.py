@@ -121,6 +121,34 @@ class Model(Section):
     """Width of the residual stream."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of activations dropped in training, on embeddings, attention weights and block outputs."""
+    word_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of input tokens whose embedding is zeroed, in training only; titles' ends are kept."""
+    positions: Literal["learned", "rotary"] = "learned"
+    """How a token's place is known: a learned vector for each position, or rotated queries and keys (RoPE)."""
+    rope_base: float = Field(10_000.0, gt=1)
+    """Base of RoPE's wavelengths: the longest is about 2 pi times this, in tokens."""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """What normalises the stream before each part of a block: LayerNorm, or RMSNorm (no mean, no bias)."""
+    bias: bool = True
+    """Whether linear maps and LayerNorm have a bias."""
+    mlp: Literal["gelu", "swiglu", "relu2"] = "gelu"
+    """The feed-forward part: GELU or squared ReLU at 4 times the width, or SwiGLU at 8/3 (the same parameters)."""
+    block: Literal["sequential", "parallel"] = "sequential"
+    """Attention then MLP, or both on one normalised input and added together (GPT-NeoX)."""
+    scale_embeddings: bool = False
+    """Divide token embeddings by sqrt(d_model) on the way in, where the head uses them as they are."""
+    tied_head: bool = True
+    """Whether the head's weights are the token embeddings."""
+    init: Literal["normal", "residual"] = "normal"
+    """N(0, 0.02) everywhere, or with the maps that write to the stream divided by sqrt(2 n_layer), as GPT-2."""
+    output_gate: bool = False
+    """A gate for each head, sigmoid of a linear map of the block's input, on what attention gives."""
+    layer_scale: float | None = Field(None, gt=0)
+    """Initial value of a learned factor for each channel of each part's output; left out, there is none."""
+    qk_norm: bool = False
+    """RMS-normalise each head's queries and keys, with a learned gain."""
+    isolate_titles: bool = False
+    """Keep attention inside a title: no token sees another title in its row."""
 
     @model_validator(mode="after")
     def _can_work(self) -> Model:
@@ -131,22 +159,39 @@ class Model(Section):
                 f"model.d_model = {self.d_model} is not divisible by model.n_head = {self.n_head}; "
                 f"the nearest number of heads that fits is {nearest}"
             )
+        if self.positions == "rotary" and self.d_model // self.n_head % 2:
+            raise ValueError(
+                f"rotary positions turn pairs of channels, but model.d_model = {self.d_model} over model.n_head = "
+                f"{self.n_head} leaves {self.d_model // self.n_head} channels a head, an odd number"
+            )
         return self
 
 
 class Optim(Section):
     """The optimizer."""
 
-    name: Literal["sgd", "adamw"] = "adamw"
-    """sgd (no momentum, as the baseline) or adamw."""
+    name: Literal["sgd", "adamw", "muon"] = "adamw"
+    """sgd (no momentum, as the baseline), adamw, or muon for the blocks' matrices with adamw for everything else."""
     lr: float = Field(5e-4, gt=0)
-    """Peak learning rate."""
+    """Peak learning rate (with muon, of what adamw takes care of)."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
     weight_decay: float = Field(0.0, ge=0)
-    """Weight decay on all parameters (decoupled in AdamW)."""
+    """Weight decay (decoupled in adamw and muon: multiplied by the learning rate)."""
+    decay: Literal["all", "matrices"] = "all"
+    """What decays: every parameter, or only the linear maps, not biases, norms, gains and embeddings."""
+    muon_lr: float = Field(1e-2, gt=0)
+    """Peak learning rate of muon's matrices."""
+    muon_momentum: float = Field(0.95, ge=0, lt=1)
+    """Muon's momentum (Nesterov)."""
+    muon_weight_decay: float = Field(0.1, ge=0)
+    """Decoupled weight decay of muon's matrices."""
     grad_clip: float = Field(1.0, gt=0)
     """Largest global gradient norm; larger ones are scaled down to it."""
+    sharpness: Literal["none", "sam", "asam"] = "none"
+    """Take the gradient at the worst nearby point: SAM, or ASAM, whose neighbourhood scales with the weights. Two passes."""
+    rho: float = Field(0.05, gt=0)
+    """Radius of that neighbourhood (0.05 is SAM's usual; ASAM's is about ten times larger)."""
 
     @model_validator(mode="after")
     def _can_work(self) -> Optim:
@@ -156,10 +201,18 @@ class Optim(Section):
 
 
 class Schedule(Section):
-    """The learning rate over the run."""
+    """The learning rate over the run, as a share of its peak."""
 
-    name: Literal["cosine"] = "cosine"
-    """cosine: from optim.lr to 0 over all steps, without warmup."""
+    name: Literal["constant", "linear", "cosine", "restarts", "wsd"] = "cosine"
+    """constant; linear or cosine to min_lr; cosine with warm restarts; wsd (warmup, stable, then 1 - sqrt decay)."""
+    warmup: int | float = Field(0, ge=0)
+    """Linear warmup from 0: a whole number of steps, or a share of all steps when below 1."""
+    min_lr: float = Field(0.0, ge=0)
+    """Learning rate that the decay ends at (on the scale of optim.lr)."""
+    decay_frac: float = Field(0.2, gt=0, le=1)
+    """wsd: share of all steps, at the end, in which the rate decays."""
+    cycles: PositiveInt = 1
+    """restarts: cosine cycles of equal length."""
 
 
 class Train(Section):
@@ -177,6 +230,12 @@ class Train(Section):
     """Arithmetic of the forward and backward pass; weights and scores are float32 either way."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train; auto takes CUDA, then MPS, then the CPU, and says why."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target's probability spread over the vocabulary, in training only."""
+    rdrop: float = Field(0.0, ge=0)
+    """R-Drop: weight of the symmetric divergence between two passes with different dropout; 0 takes one pass."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of an exponential moving average of the weights, which is then what is scored and sampled; 0 keeps none."""
     threads: PositiveInt | None = None
     """CPU threads; left out, as many as the machine has cores. Same bits need the same number."""
     log_every: PositiveInt = 50
@@ -204,6 +263,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _can_work(self) -> Recipe:
+        if self.schedule.min_lr > self.optim.lr:
+            raise ValueError(f"schedule.min_lr = {self.schedule.min_lr} is above the peak, optim.lr = {self.optim.lr}")
         data, batches = self.data, self.batches
         if data.source == "file" or data.num_titles == "all":
             return self  # how much text there is shows when it is read

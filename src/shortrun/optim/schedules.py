@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from math import cos, pi
+from math import cos, pi, sqrt
+
+from shortrun.recipe import Schedule
 
 
-def cosine(step: int, total_steps: int, peak: float) -> float:
-    """Learning rate of a step (counted from 1): half a cosine from `peak` at step 1 towards 0 after the last.
+def rate(step: int, total_steps: int, settings: Schedule, peak: float) -> float:
+    """The learning rate of a step (counted from 1) as a share of `peak`.
 
-    Loshchilov & Hutter 2017 (arXiv 1608.03983), without restarts: what `CosineAnnealingLR(T_max=total_steps)` gives.
+    cosine without warmup is what `CosineAnnealingLR(T_max=total_steps, eta_min=min_lr)` gives (Loshchilov & Hutter 2017,
+    arXiv 1608.03983). wsd is warmup, a plateau, and a decay by 1 - sqrt (Hägele et al. 2024, arXiv 2405.18392).
     """
-    return peak * (1 + cos(pi * (step - 1) / total_steps)) / 2
+    warmup = round(settings.warmup * total_steps) if settings.warmup < 1 else int(settings.warmup)
+    if step <= warmup:
+        return step / warmup
+    done, steps = step - 1 - warmup, max(total_steps - warmup, 1)
+    floor = settings.min_lr / peak
+    return floor + (1 - floor) * _shape(done / steps, settings, share_of_all=steps / total_steps)
+
+
+def _shape(progress: float, settings: Schedule, share_of_all: float) -> float:
+    """From 1 towards 0 as `progress` goes from 0 to 1 (reached just after the last step)."""
+    match settings.name:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1 - progress
+        case "cosine":
+            return (1 + cos(pi * progress)) / 2
+        case "restarts":
+            return (1 + cos(pi * (progress * settings.cycles % 1))) / 2
+        case "wsd":
+            begins = max(1 - settings.decay_frac / share_of_all, 0.0)
+            return 1.0 if progress <= begins else 1 - sqrt((progress - begins) / (1 - begins))

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shortrun.model.gpt import GPT
-from shortrun.optim.optimizers import make_optimizer
+from shortrun.optim.optimizers import Optimizers, make_optimizer
 from shortrun.recipe import Recipe
 from shortrun.score.evaluate import ScoringSet
 from shortrun.score.losses import joined_bytes, joined_characters
@@ -29,10 +30,20 @@ class Assembly:
     validation: ScoringSet
     tuning: ScoringSet | None
     model: GPT
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizers
+    average: AveragedModel | None
+    """The moving average of the weights, where the recipe keeps one."""
     device: torch.device
     manifest: dict[str, Any]
     """What manifest.json holds: data, tokenizer, machine."""
+
+    @property
+    def scored(self) -> GPT:
+        """The model whose losses count, and which is sampled: the average of the weights, where there is one."""
+        if self.average is None:
+            return self.model
+        averaged: GPT = self.average.module
+        return averaged
 
     def fingerprints(self) -> dict[str, str]:
         """What must be the same for a run to be resumed."""
@@ -60,7 +71,7 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Assembly:
     encoded = tokenizer.encode_many(corpus.train.titles)
     batches = make_batches(encoded, tokenizer.eos, recipe.batches, recipe.train.epochs, recipe.train.seed)
     torch.manual_seed(recipe.train.seed)
-    model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size).to(device)
+    model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos).to(device)
     manifest = {
         "data": corpus.manifest,
         "tokenizer": {
@@ -83,10 +94,15 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Assembly:
         validation=validation,
         tuning=tuning,
         model=model,
-        optimizer=make_optimizer(model.parameters(), recipe.optim),
+        optimizer=make_optimizer(model, recipe.optim),
+        average=_average(model, recipe.train.ema),
         device=device,
         manifest=manifest,
     )
+
+
+def _average(model: GPT, decay: float) -> AveragedModel | None:
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
 
 
 def _both(corpus: Corpus) -> list[str]:

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 
 from shortrun.errors import ShortrunError, UserError
-from shortrun.optim.schedules import cosine
+from shortrun.optim.schedules import rate
 from shortrun.recipe import Recipe, differences, parse_recipe, to_toml
 from shortrun.score.losses import Loss, OfficialLoss
 from shortrun.train.assembly import Assembly, assemble
 from shortrun.train.checkpoints import Checkpoint, Progress, newest_checkpoint, save_checkpoint
 from shortrun.train.display import Display
 from shortrun.train.folder import MetricsLog, RunFolder, require_free, write_json
-from shortrun.train.step import train_step
+from shortrun.train.step import passes_per_step, train_step
 
 
 class Interrupted(ShortrunError):
@@ -116,8 +116,11 @@ class _Loop:
         self.titles_seen = np.zeros(len(parts.corpus.train.titles), dtype=np.int64)
         if checkpoint:
             self.at = checkpoint.progress
-            parts.model.load_state_dict(checkpoint.weights())
             state = checkpoint.state()
+            parts.scored.load_state_dict(checkpoint.weights())
+            if parts.average is not None:
+                parts.model.load_state_dict(state["weights"])
+                parts.average.n_averaged.fill_(self.at.step)
             parts.optimizer.load_state_dict(state["optimizer"])
             self.titles_seen = state["titles_seen"].numpy()
             self.notes.append(f"Resuming from {checkpoint.path}")
@@ -185,14 +188,18 @@ class _Loop:
         parts, step = self.parts, self.at.step + 1
         start = time.perf_counter()
         batch = parts.batches.at(step)
-        lr = cosine(step, parts.batches.total_steps, parts.recipe.optim.lr)
-        result = train_step(parts.model, parts.optimizer, batch, lr, (parts.recipe.train.seed, step), parts.recipe)
+        recipe = parts.recipe
+        share = rate(step, parts.batches.total_steps, recipe.schedule, recipe.optim.lr)
+        lr = share * recipe.optim.lr
+        result = train_step(parts.model, parts.optimizer, batch, share, (recipe.train.seed, step), recipe)
         now = time.perf_counter()
         if not result.finite:
             raise Diverged(
                 f"The run diverged at step {step}: loss {result.loss}, gradient norm {result.grad_norm}, learning rate "
                 f"{lr:g}. {_last_good(self.folder)}. A lower optim.lr or optim.grad_clip usually helps."
             )
+        if parts.average is not None:
+            parts.average.update_parameters(parts.model)
         np.add.at(self.titles_seen, batch.titles_ended, 1)
         self.at = replace(
             self.at,
@@ -245,12 +252,12 @@ class _Loop:
         parts = self.parts
         block, rows = parts.recipe.batches.block_size, parts.recipe.batches.batch_size
         batch_tokens = parts.recipe.score.batch_tokens
-        titles = parts.validation.loss(parts.model, block_size=block, batch_tokens=batch_tokens)
+        titles = parts.validation.loss(parts.scored, block_size=block, batch_tokens=batch_tokens)
         self.display.validation(titles.loss)
         return Evaluation(
             titles=titles,
-            official=parts.validation.official_loss(parts.model, block_size=block, batch_size=rows),
-            tuning=parts.tuning.loss(parts.model, block_size=block, batch_tokens=batch_tokens)
+            official=parts.validation.official_loss(parts.scored, block_size=block, batch_size=rows),
+            tuning=parts.tuning.loss(parts.scored, block_size=block, batch_tokens=batch_tokens)
             if parts.tuning
             else None,
         )
@@ -266,7 +273,9 @@ class _Loop:
             "titles_seen": torch.from_numpy(self.titles_seen),
             "recipe": to_toml(self.parts.recipe),
         }
-        save_checkpoint(self.folder, self.parts.model, state, self.at, self.parts.fingerprints())
+        if self.parts.average is not None:  # the scored weights are the average; training goes on from these
+            state["weights"] = self.parts.model.state_dict()
+        save_checkpoint(self.folder, self.parts.scored, state, self.at, self.parts.fingerprints())
 
     def _assert_every_title_was_seen(self) -> None:
         """At the end of shuffled training every title has been a target exactly `epochs` times; anything else is a bug."""
@@ -289,8 +298,8 @@ class _Loop:
             "steps": at.step,
             "epochs": int(epochs) if epochs.is_integer() else epochs,
             "tokens": at.tokens,
-            "passes": at.step,
-            "flops": at.tokens * parts.model.flops_per_token(),
+            "passes": at.step * passes_per_step(parts.recipe),
+            "flops": at.tokens * passes_per_step(parts.recipe) * parts.model.flops_per_token(),
             "seconds": at.seconds,
             "step_seconds": at.step_seconds,
             "tokens_per_second": at.tokens / at.step_seconds if at.step_seconds else None,

@@ -1,19 +1,26 @@
 """One training step: a batch becomes a gradient, the gradient a change of the weights.
 
-Shapes: B rows, T positions, V vocabulary.
+Shapes: B rows, T positions, N = B * T, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from shortrun import recipe
 from shortrun.model.gpt import GPT
+from shortrun.optim.optimizers import Optimizers
 from shortrun.tokens.batches import IGNORE, Batch
+
+ASAM_ETA = 0.01
+"""Added to |w| in ASAM's neighbourhood, so that weights at 0 can move too (Kwon et al. 2021)."""
 
 
 @dataclass(frozen=True)
@@ -26,33 +33,91 @@ class StepResult:
     """Whether both are numbers; where not, the weights have been left as they were."""
 
 
-def train_step(
-    model: GPT,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    lr: float,
-    seed: tuple[int, int],
-    settings: recipe.Recipe,
-) -> StepResult:
-    """Takes one step at learning rate `lr`.
+def passes_per_step(settings: recipe.Recipe) -> int:
+    """Forward-backward passes over a batch in one step: SAM doubles them, and R-Drop does."""
+    return (2 if settings.optim.sharpness != "none" else 1) * (2 if settings.train.rdrop else 1)
 
-    `seed` = (run's seed, step) decides dropout, so a step's randomness does not depend on the steps before it.
+
+def train_step(
+    model: GPT, optimizer: Optimizers, batch: Batch, rate: float, seed: tuple[int, int], settings: recipe.Recipe
+) -> StepResult:
+    """Takes one step at `rate` times each parameter group's peak learning rate.
+
+    `seed` = (run's seed, step) decides dropout, so a step's randomness does not depend on the steps before it. With SAM,
+    both passes drop the same activations.
     """
-    device = model.pos_emb.device
-    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
     model.train()
-    x_BT, y_BT = batch.x_BT.to(device), batch.y_BT.to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.train.precision == "bfloat16"):
-        logits_BTV = model(x_BT)
-    # the sum over targets, divided once: rows that are padded weigh as many targets as they hold
-    total = F.cross_entropy(logits_BTV.flatten(0, 1).float(), y_BT.flatten(), ignore_index=IGNORE, reduction="sum")
-    loss = total / batch.targets
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    loss = _gradient(model, optimizer, batch, seed, settings)
+    if settings.optim.sharpness != "none":
+        with _worst_point_nearby(model, settings.optim):
+            _gradient(model, optimizer, batch, seed, settings)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.optim.grad_clip)
     finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
     if finite:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.step()
+        optimizer.step(rate)
     return StepResult(loss.item(), norm.item(), finite)
+
+
+def _gradient(
+    model: GPT, optimizer: Optimizers, batch: Batch, seed: tuple[int, int], settings: recipe.Recipe
+) -> Tensor:
+    """Leaves the objective's gradient in the parameters; returns the mean cross-entropy."""
+    device = model.token_emb.weight.device
+    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+    x_BT, y_N = batch.x_BT.to(device), batch.y_BT.to(device).flatten()
+    copies = 2 if settings.train.rdrop else 1  # both of R-Drop's passes in one batch: dropout differs by row
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.train.precision == "bfloat16"):
+        logits_BTV = model(x_BT.repeat(copies, 1))
+    logits_NV, y_all = logits_BTV.flatten(0, 1).float(), y_N.repeat(copies)
+    count = batch.targets * copies
+    # the sum over targets, divided once: rows that are padded weigh as many targets as they hold
+    loss = F.cross_entropy(logits_NV, y_all, ignore_index=IGNORE, reduction="sum") / count
+    objective = loss
+    if settings.train.label_smoothing:
+        smoothing = settings.train.label_smoothing
+        objective = (
+            F.cross_entropy(logits_NV, y_all, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing) / count
+        )
+    if settings.train.rdrop:
+        one_NV, other_NV = logits_NV.chunk(2)
+        objective = objective + settings.train.rdrop * divergence(one_NV, other_NV, y_N != IGNORE) / batch.targets
+    optimizer.zero_grad()
+    objective.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return loss.detach()
+
+
+def divergence(one_NV: Tensor, other_NV: Tensor, counted_N: Tensor) -> Tensor:
+    """Symmetric Kullback-Leibler divergence of two predictions, (KL(p|q) + KL(q|p)) / 2, summed over counted rows, nats.
+
+    R-Drop's regulariser (Wu et al. 2021, arXiv 2106.14448).
+    """
+    log_p_NV, log_q_NV = F.log_softmax(one_NV, dim=-1), F.log_softmax(other_NV, dim=-1)
+    # both divergences at once: sum (p - q)(log p - log q)
+    both_N = ((log_p_NV.exp() - log_q_NV.exp()) * (log_p_NV - log_q_NV)).sum(dim=-1)
+    return (both_N * counted_N).sum() / 2
+
+
+@contextmanager
+def _worst_point_nearby(model: GPT, settings: recipe.Optim) -> Iterator[None]:
+    """Moves the weights to where the loss is highest nearby, to first order, and puts the very same weights back after.
+
+    SAM (Foret et al. 2021, arXiv 2010.01412): rho * g / |g|. ASAM (Kwon et al. 2021, arXiv 2102.11600): the neighbourhood
+    is scaled by s = |w| + eta for each weight, which makes the step rho * s^2 g / |s g|.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    before = [parameter.detach().clone() for parameter in parameters]
+    with torch.no_grad():
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        scales = [
+            weight.abs() + ASAM_ETA if settings.sharpness == "asam" else torch.ones_like(weight) for weight in before
+        ]
+        scaled = [scale * gradient for scale, gradient in zip(scales, gradients, strict=True)]
+        norm = torch.nn.utils.get_total_norm(scaled) + 1e-12
+        for parameter, scale, gradient in zip(parameters, scales, scaled, strict=True):
+            parameter.add_(scale * gradient * (settings.rho / norm))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, weight in zip(parameters, before, strict=True):
+                parameter.copy_(weight)

@@ -49,6 +49,6 @@ def load_trained(path: Path) -> Trained:
     checkpoint, damaged = newest_checkpoint(folder)
     if checkpoint is None:
         raise UserError("\n".join([f"{path} has no whole checkpoint to load.", *damaged]))
-    model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size)
+    model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos)
     model.load_state_dict(checkpoint.weights())
     return Trained(recipe, tokenizer, model.to(choose_device(recipe.train.device)[0]).eval(), checkpoint.progress.step)
