@@ -1,0 +1,303 @@
+"""Each technique does what its paper says, and every switch trains and resumes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shortrun.model.attention import CausalSelfAttention, Rotary, title_mask
+from shortrun.model.gpt import GPT
+from shortrun.optim.optimizers import make_optimizer
+from shortrun.optim.schedules import rate
+from shortrun.recipe import Model, Optim, Recipe, Schedule
+from shortrun.tokens.batches import Batch
+from shortrun.train.loop import resume, train
+from shortrun.train.step import divergence, passes_per_step, train_step
+from tests.conftest import tiny_recipe
+from tests.test_training import assert_same_end
+
+EOS, VOCAB, BLOCK = 1, 40, 12
+EVERY_MODEL = {
+    "positions": "rotary", "norm": "rmsnorm", "bias": False, "mlp": "swiglu", "block": "parallel", "scale_embeddings": True,
+    "tied_head": False, "init": "residual", "output_gate": True, "layer_scale": 0.1, "qk_norm": True, "isolate_titles": True,
+    "word_dropout": 0.1,
+}  # fmt: skip
+
+
+def a_gpt(**switches: Any) -> GPT:
+    torch.manual_seed(0)
+    settings = {"n_layer": 2, "n_head": 2, "d_model": 16, "dropout": 0.0} | switches
+    model = GPT(Model.model_validate(settings), VOCAB, BLOCK, EOS)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("settings", "vocab", "block", "parameters"),
+    [
+        ({}, 16_000, 128, 27_172_864),
+        ({"n_head": 6, "d_model": 384}, 4_000, 64, 12_208_128),
+        ({"n_layer": 4, "n_head": 3, "d_model": 192}, 4_000, 64, 2_560_128),
+    ],
+)
+def test_the_reports_parameter_counts(settings: dict[str, int], vocab: int, block: int, parameters: int) -> None:
+    assert GPT(Model.model_validate(settings), vocab, block, EOS).count_parameters() == parameters
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_attention_is_the_plain_softmax(isolate: bool) -> None:
+    """Scaled dot-product attention against softmax(q k^T / sqrt(K)) v, written out."""
+    torch.manual_seed(0)
+    attention = CausalSelfAttention(Model(n_layer=1, n_head=2, d_model=16, dropout=0.0), BLOCK).double()
+    x, ids = torch.randn(3, BLOCK, 16, dtype=torch.float64), torch.randint(0, 4, (3, BLOCK))
+    q, k, v = attention.qkv(x).view(3, BLOCK, 3, 2, 8).unbind(2)
+    scores = torch.einsum("bihk,bjhk->bhij", q, k) / math.sqrt(8)
+    allowed = torch.ones(BLOCK, BLOCK).tril().bool().expand(3, 1, BLOCK, BLOCK)
+    if isolate:
+        allowed = title_mask(ids, EOS)
+    weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+    expected = attention.proj(torch.einsum("bhij,bjhk->bihk", weights, v).reshape(3, BLOCK, 16))
+    assert torch.allclose(attention(x, allowed if isolate else None), expected, atol=1e-12)
+
+
+def test_isolated_titles_never_see_each_other() -> None:
+    """Changing one title leaves the logits of all others as they were, bit for bit, in training mode with dropout too."""
+    ids = torch.tensor([[EOS, 5, 6, EOS, 7, 8, 9, EOS, 5, 5, 6, 7]])
+    changed = ids.clone()
+    changed[0, 4:7] = torch.tensor([20, 21, 22])  # the second title
+    for dropout in (0.0, 0.5):
+        model = a_gpt(isolate_titles=True, positions="rotary", dropout=dropout).train(dropout > 0)
+        outputs = []
+        for row in (ids, changed):
+            torch.manual_seed(3)
+            outputs.append(model(row))
+        others = [0, 1, 2, 3, 7, 8, 9, 10, 11]
+        assert torch.equal(outputs[0][:, others], outputs[1][:, others])
+        assert not torch.allclose(outputs[0][:, 4:7], outputs[1][:, 4:7])
+    seeing = a_gpt(positions="rotary")
+    assert not torch.allclose(seeing(ids)[:, 8:], seeing(changed)[:, 8:])
+
+
+def test_attention_dropout_works_under_the_mask() -> None:
+    attention = CausalSelfAttention(Model(n_layer=1, n_head=2, d_model=16, dropout=0.5), BLOCK).train()
+    attention.resid_drop = nn.Dropout(0.0)
+    x, mask = torch.randn(1, BLOCK, 16), title_mask(torch.full((1, BLOCK), 5), EOS)
+    assert not torch.allclose(attention(x, mask), attention(x, mask))
+
+
+def test_rotary_scores_depend_on_the_distance_alone() -> None:
+    rotary = Rotary(head_dim=8, block_size=20, base=100.0)
+    q, k = torch.randn(8), torch.randn(8)
+    turned_q, turned_k = (rotary(x.expand(1, 1, 20, 8))[0, 0] for x in (q, k))
+    scores = turned_q @ turned_k.T
+    for distance in range(5):
+        along = torch.diagonal(scores, -distance)
+        assert torch.allclose(along, along[:1].expand_as(along), atol=1e-4)
+    assert torch.allclose(turned_q.norm(dim=-1), q.norm().expand(20), atol=1e-5)
+    assert torch.allclose(turned_q[0], q)
+
+
+def test_parts_of_a_block() -> None:
+    x = torch.randn(2, BLOCK, 16)
+    block: Any = a_gpt(block="parallel").blocks[0]
+    assert torch.allclose(block(x, None), x + block.attn(block.ln1(x), None) + block.mlp(block.ln1(x)), atol=1e-6)
+    block = a_gpt(layer_scale=0.1).blocks[0]
+    nn.init.zeros_(block.scale1.factor)
+    nn.init.zeros_(block.scale2.factor)
+    assert torch.equal(block(x, None), x)
+    mlp: Any = a_gpt(mlp="swiglu").blocks[0].mlp  # type: ignore[union-attr]
+    gate, value = mlp.gate_value(x).chunk(2, -1)
+    assert gate.shape[-1] == 48  # 8/3 of 16, up to a multiple of 8
+    assert torch.allclose(mlp(x), mlp.to_stream(gate * torch.sigmoid(gate) * value), atol=1e-6)
+    mlp = a_gpt(mlp="relu2").blocks[0].mlp  # type: ignore[union-attr]
+    assert torch.allclose(mlp(x), mlp.net[2](torch.relu(mlp.net[0](x)) ** 2), atol=1e-5)
+    attention: Any = a_gpt(output_gate=True).blocks[0].attn  # type: ignore[union-attr]
+    nn.init.zeros_(attention.gate.weight)
+    nn.init.constant_(attention.gate.bias, -100.0)
+    assert torch.allclose(attention(x), attention.proj.bias.expand(2, BLOCK, 16), atol=1e-5)
+
+
+def test_switches_of_the_ends() -> None:
+    x = torch.randint(2, VOCAB, (2, BLOCK))
+    assert a_gpt(scale_embeddings=True).embedding_scale == 0.25
+    untied = a_gpt(tied_head=False)
+    assert untied.count_parameters() - a_gpt().count_parameters() == VOCAB * 16
+    bare = a_gpt(bias=False)
+    assert not [name for name, _ in bare.named_parameters() if name.endswith("bias")]
+    assert "pos_emb" not in dict(a_gpt(positions="rotary").named_parameters())
+    torch.manual_seed(0)
+    settings = Model(n_layer=8, n_head=4, d_model=128, init="residual")
+    deep: Any = GPT(settings, VOCAB, BLOCK, EOS)
+    assert float(deep.blocks[3].mlp.to_stream.weight.detach().std()) == pytest.approx(0.02 / 4, rel=0.03)
+    assert float(deep.blocks[3].attn.qkv.weight.detach().std()) == pytest.approx(0.02, rel=0.03)
+    forgetful = a_gpt(word_dropout=0.99, positions="rotary")
+    assert torch.equal(forgetful(x), forgetful(x)), "words are only dropped in training"
+    ends = torch.full((2, BLOCK), EOS)
+    assert torch.equal(forgetful.train()(ends), forgetful.eval()(ends)), "ends are never dropped"
+    assert not torch.allclose(forgetful.train()(x), forgetful.eval()(x))
+
+
+def a_recipe(**sections: dict[str, Any]) -> Recipe:
+    return Recipe.model_validate({"data": {"source": "synthetic"}, "model": {"n_head": 2, "d_model": 16}, **sections})
+
+
+def a_batch() -> Batch:
+    torch.manual_seed(9)
+    x, y = torch.randint(2, VOCAB, (4, BLOCK)), torch.randint(2, VOCAB, (4, BLOCK))
+    y[3, 5:] = -100
+    return Batch(x, y, int((y != -100).sum()), None)  # type: ignore[arg-type]
+
+
+def loss_at(model: GPT, batch: Batch) -> Tensor:
+    return F.cross_entropy(model(batch.x_BT).flatten(0, 1), batch.y_BT.flatten())
+
+
+@pytest.mark.parametrize("kind", ["sam", "asam"])
+def test_sam_steps_by_the_gradient_at_the_worst_nearby_point(kind: str) -> None:
+    """Against a plain re-derivation with autograd, from the papers' formulas."""
+    recipe = a_recipe(optim={"name": "sgd", "lr": 0.1, "sharpness": kind, "rho": 0.3, "grad_clip": 1e9})
+    model, batch = a_gpt().double(), a_batch()
+    expected = copy.deepcopy(model)
+    weights = list(expected.parameters())
+    gradients = torch.autograd.grad(loss_at(expected, batch), weights)
+    scales = [w.detach().abs() + 0.01 if kind == "asam" else torch.ones_like(w) for w in weights]
+    norm = torch.sqrt(sum(((s * g) ** 2).sum() for s, g in zip(scales, gradients, strict=True)))  # type: ignore[arg-type]
+    nearby = copy.deepcopy(expected)
+    with torch.no_grad():
+        for w, s, g in zip(nearby.parameters(), scales, gradients, strict=True):
+            w += 0.3 * s**2 * g / norm
+    worst = torch.autograd.grad(loss_at(nearby, batch), list(nearby.parameters()))
+    # float32 logits inside the step limit the agreement
+    train_step(model, make_optimizer(model, recipe.optim), batch, 1.0, (0, 1), recipe)
+    for w, before, g in zip(model.parameters(), weights, worst, strict=True):
+        assert torch.allclose(w, before - 0.1 * g, atol=1e-5)
+    assert passes_per_step(recipe) == 2
+
+
+def test_rdrops_divergence_is_the_symmetric_one() -> None:
+    one, other = torch.randn(6, VOCAB, dtype=torch.float64), torch.randn(6, VOCAB, dtype=torch.float64)
+    p, q = one.softmax(-1), other.softmax(-1)
+    expected = ((p * (p / q).log()).sum(-1) + (q * (q / p).log()).sum(-1)) / 2
+    counted = torch.tensor([True, True, False, True, False, True])
+    assert float(divergence(one, other, counted)) == pytest.approx(float(expected[counted].sum()), rel=1e-12)
+    assert float(divergence(one, one, counted)) == 0
+
+
+def test_rdrop_pulls_two_dropped_passes_together() -> None:
+    batch, gaps = a_batch(), []
+    for weight in (0.0, 20.0):
+        recipe = a_recipe(model={"n_head": 2, "d_model": 16, "dropout": 0.3}, train={"rdrop": weight}, optim={"lr": 3e-3})
+        model = a_gpt(dropout=0.3)
+        optimizer = make_optimizer(model, recipe.optim)
+        for step in range(60):
+            train_step(model, optimizer, batch, 1.0, (0, step), recipe)
+        with torch.no_grad():
+            one, other = (model(batch.x_BT).flatten(0, 1) for _ in range(2))
+        gaps.append(float(divergence(one, other, torch.ones(len(one)))))
+    assert gaps[1] < gaps[0] / 2
+    assert passes_per_step(recipe) == 2
+
+
+def test_label_smoothing_changes_the_gradient_and_not_the_reported_loss() -> None:
+    results, weights = [], []
+    for smoothing in (0.0, 0.2):
+        recipe = a_recipe(train={"label_smoothing": smoothing}, optim={"name": "sgd", "lr": 0.1})
+        model = a_gpt()
+        results.append(train_step(model, make_optimizer(model, recipe.optim), a_batch(), 1.0, (0, 1), recipe).loss)
+        weights.append(model.token_emb.weight.detach().clone())
+    assert results[0] == results[1]
+    assert not torch.equal(*weights)
+
+
+def test_what_muon_adamw_and_decay_take_care_of() -> None:
+    model = a_gpt(output_gate=True, qk_norm=True)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    muon, adamw = make_optimizer(model, Optim(name="muon", decay="matrices", weight_decay=0.1)).parts
+    by_muon = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    assert by_muon == {name for name in names.values() if name.endswith((".qkv.weight", ".proj.weight", ".net.0.weight", ".net.2.weight"))}
+    decaying = {names[id(p)] for group in adamw.param_groups if group["weight_decay"] for p in group["params"]}
+    assert decaying == {name for name in names.values() if name.endswith("gate.weight")}
+    every = {names[id(p)] for part in (muon, adamw) for group in part.param_groups for p in group["params"]}
+    assert every == set(names.values())
+    assert [type(part) for part in (muon, adamw)] == [torch.optim.Muon, torch.optim.AdamW]
+    (plain,) = make_optimizer(model, Optim(name="adamw", weight_decay=0.1)).parts
+    assert [group["weight_decay"] for group in plain.param_groups] == [0.1]
+
+
+def rates(total: int = 100, **settings: Any) -> list[float]:
+    schedule = Schedule.model_validate(settings)
+    return [rate(step, total, schedule, peak=1.0) for step in range(1, total + 1)]
+
+
+def test_schedules() -> None:
+    assert rates(name="constant") == [1.0] * 100
+    assert rates(name="linear")[::25] == pytest.approx([1.0, 0.75, 0.5, 0.25])
+    assert rates(name="cosine", min_lr=0.2)[50] == pytest.approx(0.6)
+    assert rates(name="cosine", warmup=10)[:11] == pytest.approx([0.1 * step for step in range(1, 11)] + [1.0])
+    assert rates(name="cosine", warmup=0.1) == rates(name="cosine", warmup=10)
+    restarts = rates(name="restarts", cycles=4)
+    assert restarts[::25] == pytest.approx([1.0] * 4)
+    assert restarts[:25] == pytest.approx(rates(total=25, name="cosine"))
+    wsd = rates(name="wsd", warmup=0.1, decay_frac=0.2)
+    assert wsd[9:81] == pytest.approx([1.0] * 72)
+    assert wsd[90] == pytest.approx(1 - math.sqrt(0.5))
+    for name in ("linear", "cosine", "wsd"):
+        falling = rates(name=name)
+        assert all(later <= earlier for earlier, later in zip(falling, falling[1:], strict=False))
+        assert 0 < falling[-1] < 0.15
+
+
+SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
+    **{f"model.{name}": {"model": {name: value}} for name, value in EVERY_MODEL.items()},
+    "model.mlp=relu2": {"model": {"mlp": "relu2"}},
+    "every model switch": {"model": EVERY_MODEL},
+    "muon": {"optim": {"name": "muon", "decay": "matrices", "weight_decay": 0.1}, "schedule": {"name": "wsd", "warmup": 3}},
+    "sam": {"optim": {"sharpness": "sam"}},
+    "asam": {"optim": {"sharpness": "asam", "rho": 0.5}},
+    "asam with muon": {"optim": {"name": "muon", "sharpness": "asam", "rho": 0.5}},
+    "rdrop": {"train": {"rdrop": 2.0}},
+    "label smoothing": {"train": {"label_smoothing": 0.1}},
+    "ema": {"train": {"ema": 0.9}},
+}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_every_switch_trains_and_resumes_bitwise(name: str, titles_file: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(titles_file, train={"epochs": 1, **SWITCHES[name].get("train", {})}, **{
+        section: fields for section, fields in SWITCHES[name].items() if section != "train"
+    })  # fmt: skip
+    whole = train(recipe, tmp_path / "whole")
+    train(recipe, tmp_path / "stopped", max_steps=4)
+    resume(tmp_path / "stopped")
+    assert_same_end(tmp_path / "whole", tmp_path / "stopped")
+    plain = json.loads((tmp_path / "whole" / "scores.json").read_text())
+    assert math.isfinite(plain["loss"])
+    assert whole["passes"] == whole["steps"] * passes_per_step(recipe)
+
+
+def test_the_average_of_the_weights_is_what_is_scored(titles_file: Path, tmp_path: Path) -> None:
+    """With a decay of 0.9 over three steps, the model on disk is the average written out."""
+    from shortrun.train.checkpoints import newest_checkpoint
+    from shortrun.train.folder import RunFolder
+
+    raw = []
+    for steps in (1, 2, 3):
+        train(tiny_recipe(titles_file), tmp_path / f"raw{steps}", max_steps=steps)
+        checkpoint, _ = newest_checkpoint(RunFolder.open(tmp_path / f"raw{steps}"))
+        assert checkpoint is not None
+        raw.append(checkpoint.weights()["token_emb.weight"])
+    train(tiny_recipe(titles_file, train={"ema": 0.9}), tmp_path / "ema", max_steps=3)
+    checkpoint, _ = newest_checkpoint(RunFolder.open(tmp_path / "ema"))
+    assert checkpoint is not None
+    expected = 0.9 * (0.9 * raw[0] + 0.1 * raw[1]) + 0.1 * raw[2]
+    assert torch.allclose(checkpoint.weights()["token_emb.weight"], expected, atol=1e-7)
+    assert torch.equal(checkpoint.state()["weights"]["token_emb.weight"], raw[2])
