@@ -75,7 +75,19 @@ def test_eval_gives_the_runs_own_loss_and_that_of_any_file(run: tuple[Path, dict
 
 def test_sample_repeats_and_continues_the_prefix(run: tuple[Path, dict[str, Any]]) -> None:
     path, _ = run
-    command: list[str | Path] = ["sample", path, "--prefix", "Show HN", "--n", "3", "--seed", "2", "--temperature", "0.8", "--json"]
+    command: list[str | Path] = [
+        "sample",
+        path,
+        "--prefix",
+        "Show HN",
+        "--n",
+        "3",
+        "--seed",
+        "2",
+        "--temperature",
+        "0.8",
+        "--json",
+    ]
     first, second = (json.loads(succeeded(*command))["titles"] for _ in range(2))
     assert first == second
     assert len(first) == 3
