@@ -75,7 +75,19 @@ def test_eval_gives_the_runs_own_loss_and_that_of_any_file(run: tuple[Path, dict
 
 def test_sample_repeats_and_continues_the_prefix(run: tuple[Path, dict[str, Any]]) -> None:
     path, _ = run
-    command = ["sample", path, "--prefix", "Show HN", "--n", "3", "--seed", "2", "--temperature", "0.8", "--json"]
+    command: list[str | Path] = [
+        "sample",
+        path,
+        "--prefix",
+        "Show HN",
+        "--n",
+        "3",
+        "--seed",
+        "2",
+        "--temperature",
+        "0.8",
+        "--json",
+    ]
     first, second = (json.loads(succeeded(*command))["titles"] for _ in range(2))
     assert first == second
     assert len(first) == 3
@@ -170,7 +182,8 @@ def test_overrides_hold_wherever_the_recipe_stands(tmp_path: Path) -> None:
     """The baseline's own value on the command line must still override another recipe's, flags before the name or after."""
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(to_toml(tiny_recipe(None)))
-    for number, words in enumerate((["--model.dropout", "0.1", recipe], [recipe, "--model.dropout", "0.1"])):
+    orders: list[list[str | Path]] = [["--model.dropout", "0.1", recipe], [recipe, "--model.dropout", "0.1"]]
+    for number, words in enumerate(orders):
         out = tmp_path / f"run{number}"
         succeeded("train", *words, "--max-steps", "1", "--out", out)
         assert RunFolder.open(out).recipe().model.dropout == 0.1

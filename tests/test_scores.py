@@ -157,14 +157,14 @@ def test_the_official_loss_against_a_plain_re_derivation(length: int, block: int
 def test_coverage_falls_as_batches_grow_while_the_loss_stays() -> None:
     model, encoded = a_model(), some_titles(300, longest=15)
     stream = [token for ids in encoded for token in [*ids, EOS]]
-    official = [official_loss(model, stream, 9000, block_size=BLOCK, batch_size=rows) for rows in (1, 64, 128)]
+    sizes = (16, 128, 256)
+    official = [official_loss(model, stream, 9000, block_size=BLOCK, batch_size=rows) for rows in sizes]
     assert official[0].coverage > 0.9
-    assert official[0].coverage > official[1].coverage > official[2].coverage
-    assert official[2].coverage < 0.75
-    assert official[2].loss < 0.8 * official[0].loss, "what is not covered is free"
+    assert 0.5 < official[1].coverage < 0.75
+    assert official[1].loss < 0.8 * official[0].loss, "what is not covered is free"
+    assert (official[2].coverage, official[2].loss) == (0.0, 0.0), "no span of this size fits: the original's loss is 0"
     losses = [
-        math.fsum(title_nats(model, encoded, eos=EOS, block_size=BLOCK, batch_tokens=rows * BLOCK))
-        for rows in (1, 64, 128)
+        math.fsum(title_nats(model, encoded, eos=EOS, block_size=BLOCK, batch_tokens=rows * BLOCK)) for rows in sizes
     ]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-9)
 
