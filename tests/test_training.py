@@ -217,7 +217,7 @@ def test_resuming_without_the_metrics_so_far_is_refused(stopped: Path, left: int
         (stopped / "metrics.jsonl").unlink()
     else:
         os.truncate(stopped / "metrics.jsonl", left)
-    with pytest.raises(UserError, match="has lost lines: it held .* bytes at the checkpoint"):
+    with pytest.raises(UserError, match=r"has lost lines: it held .* bytes at the checkpoint"):
         resume(stopped)
 
 
