@@ -211,6 +211,16 @@ def test_resuming_with_another_tokenizer_is_refused(stopped: Path) -> None:
         resume(stopped)
 
 
+@pytest.mark.parametrize("left", [None, 100])
+def test_resuming_without_the_metrics_so_far_is_refused(stopped: Path, left: int | None) -> None:
+    if left is None:
+        (stopped / "metrics.jsonl").unlink()
+    else:
+        os.truncate(stopped / "metrics.jsonl", left)
+    with pytest.raises(UserError, match=r"has lost lines: it held .* bytes at the checkpoint"):
+        resume(stopped)
+
+
 def test_an_occupied_folder_is_refused(stopped: Path) -> None:
     with pytest.raises(UserError, match="shortrun resume"):
         train(the_recipe(stopped), stopped)

@@ -87,6 +87,13 @@ class MetricsLog:
 
     def __init__(self, folder: RunFolder, keep_bytes: int) -> None:
         """Drops what stands beyond `keep_bytes`: lines of steps after the checkpoint, which will be taken again."""
+        there = folder.metrics_file.stat().st_size if folder.metrics_file.exists() else 0
+        if there < keep_bytes:
+            raise UserError(
+                f"{folder.metrics_file} has lost lines: it held {keep_bytes:,} bytes at the checkpoint and holds {there:,} "
+                "now; bring it back to resume"
+            )
+        folder.metrics_file.touch()
         self._file = folder.metrics_file.open("r+b")
         self._file.truncate(keep_bytes)
         self._file.seek(keep_bytes)
