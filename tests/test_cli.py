@@ -132,6 +132,12 @@ def test_recipes_are_listed_and_explained() -> None:
     assert "# Peak learning rate." in shown
 
 
+def test_techniques_are_listed() -> None:
+    listed = json.loads(succeeded("techniques", "--json"))["techniques"]
+    assert {card["name"] for card in listed} >= {"muon", "rotary", "asam", "rdrop"}
+    assert 'optim.name = "muon"' in succeeded("techniques")
+
+
 def test_data_info_counts(tmp_path: Path) -> None:
     file = tmp_path / "titles.csv"
     file.write_text("title\n" + "".join(f"number {index % 15}\n" for index in range(20)) + "  \n", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,13 @@ def test_parts_of_a_block() -> None:
     nn.init.zeros_(block.scale1.factor)
     nn.init.zeros_(block.scale2.factor)
     assert torch.equal(block(x, None), x)
-    mlp: Any = a_gpt(mlp="swiglu").blocks[0].mlp  # type: ignore[union-attr]
+    mlp: Any = a_gpt(mlp="swiglu").blocks[0].mlp
     gate, value = mlp.gate_value(x).chunk(2, -1)
     assert gate.shape[-1] == 48  # 8/3 of 16, up to a multiple of 8
     assert torch.allclose(mlp(x), mlp.to_stream(gate * torch.sigmoid(gate) * value), atol=1e-6)
-    mlp = a_gpt(mlp="relu2").blocks[0].mlp  # type: ignore[union-attr]
+    mlp = a_gpt(mlp="relu2").blocks[0].mlp
     assert torch.allclose(mlp(x), mlp.net[2](torch.relu(mlp.net[0](x)) ** 2), atol=1e-5)
-    attention: Any = a_gpt(output_gate=True).blocks[0].attn  # type: ignore[union-attr]
+    attention: Any = a_gpt(output_gate=True).blocks[0].attn
     nn.init.zeros_(attention.gate.weight)
     nn.init.constant_(attention.gate.bias, -100.0)
     assert torch.allclose(attention(x), attention.proj.bias.expand(2, BLOCK, 16), atol=1e-5)
@@ -170,11 +171,11 @@ def test_sam_steps_by_the_gradient_at_the_worst_nearby_point(kind: str) -> None:
     weights = list(expected.parameters())
     gradients = torch.autograd.grad(loss_at(expected, batch), weights)
     scales = [w.detach().abs() + 0.01 if kind == "asam" else torch.ones_like(w) for w in weights]
-    norm = torch.sqrt(sum(((s * g) ** 2).sum() for s, g in zip(scales, gradients, strict=True)))  # type: ignore[arg-type]
+    norm = torch.cat([(s * g).flatten() for s, g in zip(scales, gradients, strict=True)]).norm()
     nearby = copy.deepcopy(expected)
     with torch.no_grad():
         for w, s, g in zip(nearby.parameters(), scales, gradients, strict=True):
-            w += 0.3 * s**2 * g / norm
+            w.add_(0.3 * s**2 * g / norm)
     worst = torch.autograd.grad(loss_at(nearby, batch), list(nearby.parameters()))
     # float32 logits inside the step limit the agreement
     train_step(model, make_optimizer(model, recipe.optim), batch, 1.0, (0, 1), recipe)
@@ -195,7 +196,9 @@ def test_rdrops_divergence_is_the_symmetric_one() -> None:
 def test_rdrop_pulls_two_dropped_passes_together() -> None:
     batch, gaps = a_batch(), []
     for weight in (0.0, 20.0):
-        recipe = a_recipe(model={"n_head": 2, "d_model": 16, "dropout": 0.3}, train={"rdrop": weight}, optim={"lr": 3e-3})
+        recipe = a_recipe(
+            model={"n_head": 2, "d_model": 16, "dropout": 0.3}, train={"rdrop": weight}, optim={"lr": 3e-3}
+        )
         model = a_gpt(dropout=0.3)
         optimizer = make_optimizer(model, recipe.optim)
         for step in range(60):
@@ -223,7 +226,11 @@ def test_what_muon_adamw_and_decay_take_care_of() -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     muon, adamw = make_optimizer(model, Optim(name="muon", decay="matrices", weight_decay=0.1)).parts
     by_muon = {names[id(p)] for group in muon.param_groups for p in group["params"]}
-    assert by_muon == {name for name in names.values() if name.endswith((".qkv.weight", ".proj.weight", ".net.0.weight", ".net.2.weight"))}
+    assert by_muon == {
+        name
+        for name in names.values()
+        if name.endswith((".qkv.weight", ".proj.weight", ".net.0.weight", ".net.2.weight"))
+    }
     decaying = {names[id(p)] for group in adamw.param_groups if group["weight_decay"] for p in group["params"]}
     assert decaying == {name for name in names.values() if name.endswith("gate.weight")}
     every = {names[id(p)] for part in (muon, adamw) for group in part.param_groups for p in group["params"]}
@@ -252,7 +259,7 @@ def test_schedules() -> None:
     assert wsd[90] == pytest.approx(1 - math.sqrt(0.5))
     for name in ("linear", "cosine", "wsd"):
         falling = rates(name=name)
-        assert all(later <= earlier for earlier, later in zip(falling, falling[1:], strict=False))
+        assert all(later <= earlier for earlier, later in pairwise(falling))
         assert 0 < falling[-1] < 0.15
 
 
@@ -260,7 +267,10 @@ SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
     **{f"model.{name}": {"model": {name: value}} for name, value in EVERY_MODEL.items()},
     "model.mlp=relu2": {"model": {"mlp": "relu2"}},
     "every model switch": {"model": EVERY_MODEL},
-    "muon": {"optim": {"name": "muon", "decay": "matrices", "weight_decay": 0.1}, "schedule": {"name": "wsd", "warmup": 3}},
+    "muon": {
+        "optim": {"name": "muon", "decay": "matrices", "weight_decay": 0.1},
+        "schedule": {"name": "wsd", "warmup": 3},
+    },
     "sam": {"optim": {"sharpness": "sam"}},
     "asam": {"optim": {"sharpness": "asam", "rho": 0.5}},
     "asam with muon": {"optim": {"name": "muon", "sharpness": "asam", "rho": 0.5}},

@@ -21,6 +21,7 @@ from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from shortrun import __version__
+from shortrun.cards import CARDS, technique_cards
 from shortrun.errors import ShortrunError, UserError, did_you_mean
 from shortrun.recipe import Recipe, load_recipe, recipe_path, shipped_recipes, to_toml
 
@@ -98,6 +99,7 @@ usage: shortrun COMMAND ...
   eval RUN            score a run's model on its validation titles or on others
   sample RUN          write new titles with a run's model
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
+  techniques          list what a recipe can switch on, each with its card
   data info RECIPE    what a recipe's data is: counts, splits, duplicates, fingerprints
 
 `shortrun COMMAND --help` explains a command. Start with `shortrun train quickstart`."""
@@ -111,6 +113,7 @@ def run(argv: list[str]) -> int:
         "eval": _eval,
         "sample": _sample,
         "recipes": _recipes,
+        "techniques": _techniques,
         "data": _data,
     }
     if not argv or argv[0] in ("-h", "--help"):
@@ -224,6 +227,19 @@ def _recipes(argv: list[str]) -> None:
         print(json.dumps({"recipes": about}))
     else:
         _table("shipped recipes: shortrun train NAME", about)
+
+
+def _techniques(argv: list[str]) -> None:
+    about = "List the techniques that a recipe can switch on, with their switches and costs."
+    options = tyro.cli(_Common, prog="shortrun techniques", description=about, args=argv)
+    cards = technique_cards()
+    if options.json:
+        print(json.dumps({"techniques": [dataclasses.asdict(card) for card in cards]}))
+        return
+    table = Table("technique", "switch", "cost", title=f"techniques; their cards are in {CARDS}", title_justify="left")
+    for card in cards:
+        table.add_row(card.title, "\n".join(card.switches), card.cost)
+    Console(highlight=False).print(table)
 
 
 def _data(argv: list[str]) -> None:

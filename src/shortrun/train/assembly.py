@@ -42,7 +42,8 @@ class Assembly:
         """The model whose losses count, and which is sampled: the average of the weights, where there is one."""
         if self.average is None:
             return self.model
-        averaged: GPT = self.average.module
+        averaged = self.average.module
+        assert isinstance(averaged, GPT)
         return averaged
 
     def fingerprints(self) -> dict[str, str]:
@@ -102,7 +103,9 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Assembly:
 
 
 def _average(model: GPT, decay: float) -> AveragedModel | None:
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
 
 def _both(corpus: Corpus) -> list[str]:
