@@ -11,7 +11,7 @@ import shortrun
 
 PACKAGE = Path(shortrun.__file__).parent
 FOUNDATION = {"errors", "recipe"}  # every room may use these; they use no room
-ROOMS = ["text", "tokens", "model", "optim", "score", "train"]
+ROOMS = ["text", "tokens", "model", "optim", "score", "train", "view"]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -69,8 +70,32 @@ def test_eval_gives_the_runs_own_loss_and_that_of_any_file(run: tuple[Path, dict
     file.write_text("Show HN: a title\n<eos> stays text\n", encoding="utf-8")
     other = json.loads(succeeded("eval", path, "--data.path", file, "--json"))
     assert (other["titles"], other["characters"]) == (2, len("Show HN: a title") + len("<eos> stays text") + 10)
-    assert "bits per byte" in succeeded("eval", path, "--data.path", file)
+    assert "bits/byte" in succeeded("eval", path, "--data.path", file)
     assert "no split 'heldout'" in refused("eval", path, "--split", "heldout")
+
+
+def test_eval_of_all_checkpoints_with_intervals_and_extremes(
+    run: tuple[Path, dict[str, Any]], titles: list[str]
+) -> None:
+    path, scores = run
+    result = json.loads(succeeded("eval", path, "--all", "--show", "3", "--split", "train", "--json"))
+    kept = sorted(int(folder.name) for folder in (path / "checkpoints").iterdir())
+    assert [row["step"] for row in result["checkpoints"]] == kept
+    assert result["step"] == scores["steps"]
+    for row in result["checkpoints"]:
+        low, high = row["interval"]
+        assert low < row["loss"] < high
+        assert row["exp_loss"] == pytest.approx(math.exp(row["official_loss"]))
+    assert result["checkpoints"][0]["loss"] > result["loss"]
+    hardest, easiest = ([title["loss"] for title in result[kind]] for kind in ("hardest", "easiest"))
+    assert hardest == sorted(hardest, reverse=True)
+    assert easiest == sorted(easiest)
+    assert len(hardest) == 3
+    assert min(hardest) > result["loss"] > max(easiest)
+    assert result["share_in_training"] == 1.0
+    shown = succeeded("eval", path, "--show", "2")
+    assert "95 % interval" in shown
+    assert "hardest titles" in shown
 
 
 def test_sample_repeats_and_continues_the_prefix(run: tuple[Path, dict[str, Any]]) -> None:

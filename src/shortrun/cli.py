@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,13 +60,18 @@ class EvalData:
 
 @dataclasses.dataclass
 class Eval(_Common):
-    """Score a run's model on titles, each title on its own: loss, bits per byte, perplexity.
+    """Score a run's model on titles, each title on its own: losses with 95 % intervals over titles, the hardest and
+    easiest titles, and the share that was trained on too.
 
     Without --data.path, the run's own validation titles are scored (or another split, by --split).
     """
 
     run: RunFolderArgument = dataclasses.field(kw_only=True)
     split: Annotated[SplitName, arg(help="Which of the run's own splits to score.")] = "validation"
+    all: Annotated[
+        bool, arg(help="Score every checkpoint the run has kept, not only the newest."), FlagCreatePairsOff
+    ] = False
+    show: Annotated[int, arg(help="How many of the hardest and easiest titles to show.")] = 5
     data: EvalData = dataclasses.field(default_factory=EvalData)
 
 
@@ -168,32 +173,45 @@ def _resume(argv: list[str]) -> None:
 
 def _eval(argv: list[str]) -> None:
     options = tyro.cli(Eval, prog="shortrun eval", args=argv)
-    from shortrun.score.evaluate import ScoringSet
-    from shortrun.text.corpus import load_corpus
     from shortrun.text.sources import titles_from_files
-    from shortrun.train.trained import load_trained
+    from shortrun.view.heldout import evaluate_run
 
-    trained = load_trained(options.run)
-    titles: Sequence[str]
-    if options.data.path:
-        titles = titles_from_files(options.data.path, options.data.column).titles
-    else:
-        titles = load_corpus(trained.recipe.data).split(options.split).titles
-    loss = ScoringSet(trained.tokenizer, titles).loss(
-        trained.model, block_size=trained.model.block_size, batch_tokens=trained.recipe.score.batch_tokens
-    )
+    titles = titles_from_files(options.data.path, options.data.column).titles if options.data.path else None
+    result = evaluate_run(options.run, titles, split=options.split, every=options.all, show=options.show)
     if options.json:
-        print(json.dumps({"run": str(options.run), "step": trained.step, **loss.as_dict()}))
+        print(json.dumps(result, ensure_ascii=False))
         return
-    _table(
-        f"{options.run}, step {trained.step}: {loss.titles:,} titles",
-        {
-            "loss (nats per character)": f"{loss.loss:.4f}",
-            "bits per byte": f"{loss.bits_per_byte:.4f}",
-            "perplexity (per token)": f"{loss.perplexity:.2f}",
-            "nats / characters": f"{loss.nats:,.1f} / {loss.characters:,}",
-        },
-    )
+    table = Table(title=f"{options.run}: {result['titles']:,} titles", title_justify="left")
+    for heading in (
+        "step",
+        "loss",
+        "95 % interval",
+        "official",
+        "coverage",
+        "exp(official)",
+        "bits/byte",
+        "perplexity",
+    ):
+        table.add_column(heading, justify="right")
+    for row in result["checkpoints"]:
+        low, high = row["interval"]
+        table.add_row(
+            str(row["step"]),
+            f"{row['loss']:.4f}",
+            f"{low:.4f} to {high:.4f}",
+            f"{row['official_loss']:.4f}",
+            f"{row['coverage']:.1%}",
+            f"{row['exp_loss']:.4f}",
+            f"{row['bits_per_byte']:.4f}",
+            f"{row['perplexity']:.2f}",
+        )
+    Console(highlight=False).print(table)
+    share = result["share_in_training"]
+    print("the training titles can't be read any more" if share is None else f"{share:.2%} of them were trained on too")
+    for kind in ("hardest", "easiest"):
+        print(f"\n{kind} titles (nats per character):")
+        for title in result[kind]:
+            print(f"  {title['loss']:.3f}  {_visible(title['title'])}")
 
 
 def _sample(argv: list[str]) -> None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shortrun.model.gpt import GPT
 from shortrun.score.losses import Loss, OfficialLoss, joined_bytes, joined_characters, token_nats
 from shortrun.tokens.batches import IGNORE
 from shortrun.tokens.bpe import Tokenizer
@@ -41,9 +42,16 @@ class ScoringSet:
         self.characters = joined_characters(titles)
         self.bytes = joined_bytes(titles)
 
-    def loss(self, model: nn.Module, *, block_size: int, batch_tokens: int) -> Loss:
+    def loss(self, model: GPT, *, batch_tokens: int) -> Loss:
         """`loss`, `bits_per_byte` and `perplexity` of a model on these titles, each on its own."""
-        nats = title_nats(model, self.encoded, eos=self._eos, block_size=block_size, batch_tokens=batch_tokens)
+        return self.summed(self.title_nats(model, batch_tokens=batch_tokens))
+
+    def title_nats(self, model: GPT, *, batch_tokens: int) -> NDArray[np.float64]:
+        """-log p of each title and its end under a model, in nats."""
+        return title_nats(model, self.encoded, eos=self._eos, block_size=model.block_size, batch_tokens=batch_tokens)
+
+    def summed(self, nats: NDArray[np.float64]) -> Loss:
+        """The losses that these titles' nats make."""
         return Loss(
             nats=math.fsum(nats),  # exactly rounded: the order of titles can't move it
             characters=self.characters,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,21 @@ def save_checkpoint(
 def newest_checkpoint(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint, if any, and a sentence for each newer one that is damaged."""
     damaged: list[str] = []
-    for path in sorted(_checkpoint_paths(folder), reverse=True):
+    return next(_whole(sorted(_checkpoint_paths(folder), reverse=True), damaged), None), damaged
+
+
+def whole_checkpoints(folder: RunFolder) -> tuple[list[Checkpoint], list[str]]:
+    """Every whole checkpoint, oldest first, and a sentence for each that is damaged."""
+    damaged: list[str] = []
+    return list(_whole(sorted(_checkpoint_paths(folder)), damaged)), damaged
+
+
+def _whole(paths: list[Path], damaged: list[str]) -> Iterator[Checkpoint]:
+    for path in paths:
         try:
-            return _verified(path), damaged
+            yield _verified(path)
         except UserError as error:
             damaged.append(f"The checkpoint {path} is damaged: {error}")
-    return None, damaged
 
 
 def _verified(path: Path) -> Checkpoint:

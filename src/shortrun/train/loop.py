@@ -252,14 +252,12 @@ class _Loop:
         parts = self.parts
         block, rows = parts.recipe.batches.block_size, parts.recipe.batches.batch_size
         batch_tokens = parts.recipe.score.batch_tokens
-        titles = parts.validation.loss(parts.scored, block_size=block, batch_tokens=batch_tokens)
+        titles = parts.validation.loss(parts.scored, batch_tokens=batch_tokens)
         self.display.validation(titles.loss)
         return Evaluation(
             titles=titles,
             official=parts.validation.official_loss(parts.scored, block_size=block, batch_size=rows),
-            tuning=parts.tuning.loss(parts.scored, block_size=block, batch_tokens=batch_tokens)
-            if parts.tuning
-            else None,
+            tuning=parts.tuning.loss(parts.scored, batch_tokens=batch_tokens) if parts.tuning else None,
         )
 
     def _checkpoint_is_due(self, step: int, evaluation: Evaluation | None) -> bool:

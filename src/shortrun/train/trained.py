@@ -10,7 +10,7 @@ from shortrun.model.generate import generate
 from shortrun.model.gpt import GPT
 from shortrun.recipe import Recipe
 from shortrun.tokens.bpe import Tokenizer
-from shortrun.train.checkpoints import newest_checkpoint
+from shortrun.train.checkpoints import newest_checkpoint, whole_checkpoints
 from shortrun.train.device import choose_device, keep_freed_memory, make_repeatable
 from shortrun.train.folder import RunFolder
 
@@ -42,13 +42,26 @@ class Trained:
 
 def load_trained(path: Path) -> Trained:
     """Reads a run's model; raises UserError if `path` is no run or has no whole checkpoint."""
+    return load_checkpoints(path, every=False)[0]
+
+
+def load_checkpoints(path: Path, *, every: bool) -> list[Trained]:
+    """The newest whole checkpoint of a run, or every one, oldest first; raises UserError if there is none."""
     folder = RunFolder.open(path)
     recipe, tokenizer = folder.recipe(), folder.tokenizer()
     keep_freed_memory()
     make_repeatable(recipe.train.threads)
-    checkpoint, damaged = newest_checkpoint(folder)
-    if checkpoint is None:
+    device, _ = choose_device(recipe.train.device)
+    if every:
+        checkpoints, damaged = whole_checkpoints(folder)
+    else:
+        newest, damaged = newest_checkpoint(folder)
+        checkpoints = [newest] if newest else []
+    if not checkpoints:
         raise UserError("\n".join([f"{path} has no whole checkpoint to load.", *damaged]))
-    model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos)
-    model.load_state_dict(checkpoint.weights())
-    return Trained(recipe, tokenizer, model.to(choose_device(recipe.train.device)[0]).eval(), checkpoint.progress.step)
+    models = []
+    for checkpoint in checkpoints:
+        model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos)
+        model.load_state_dict(checkpoint.weights())
+        models.append(Trained(recipe, tokenizer, model.to(device).eval(), checkpoint.progress.step))
+    return models

@@ -1,0 +1,1 @@
+"""Looking at runs: everything here only reads run folders."""
