@@ -205,7 +205,7 @@ def _eval(argv: list[str]) -> None:
             f"{row['bits_per_byte']:.4f}",
             f"{row['perplexity']:.2f}",
         )
-    Console(highlight=False).print(table)
+    _show(table)
     share = result["share_in_training"]
     print("the training titles can't be read any more" if share is None else f"{share:.2%} of them were trained on too")
     for kind in ("hardest", "easiest"):
@@ -257,7 +257,7 @@ def _techniques(argv: list[str]) -> None:
     table = Table("technique", "switch", "cost", title=f"techniques; their cards are in {CARDS}", title_justify="left")
     for card in cards:
         table.add_row(card.title, "\n".join(card.switches), card.cost)
-    Console(highlight=False).print(table)
+    _show(table)
 
 
 def _data(argv: list[str]) -> None:
@@ -284,7 +284,7 @@ def _data(argv: list[str]) -> None:
     for name, split in manifest["splits"].items():
         numbers = (split[key] for key in ("titles", "characters", "bytes", "duplicates_inside"))
         table.add_row(name, *(f"{number:,}" for number in numbers), split["sha256"][:12])
-    Console().print(table)
+    _show(table)
     for name, count in {**manifest["duplicates_across"], **manifest["cleaning"]}.items():
         print(f"{name.replace('_', ' ')}: {count:,}")
 
@@ -370,7 +370,13 @@ def _table(title: str, rows: dict[str, str]) -> None:
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in rows.items():
         table.add_row(name, value)
-    Console(highlight=False).print(table)
+    _show(table)
+
+
+def _show(table: Table) -> None:
+    """Prints a table as wide as the terminal, and wide enough for every column where there is none."""
+    terminal = sys.stdout.isatty()
+    Console(highlight=False, width=None if terminal else 140).print(table)
 
 
 def _positive(number: int | None, flag: str) -> int | None:
