@@ -198,6 +198,24 @@ def test_resuming_under_another_recipe_is_refused(stopped: Path) -> None:
         resume(stopped)
 
 
+def test_data_may_move_and_a_run_may_be_resumed_from_anywhere(
+    whole: Callable[[str], Path], titles_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(titles_file.parent)
+    recipe = the_recipe(whole("shuffled"))
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": (titles_file.name,)})})
+    train(recipe, tmp_path / "run", max_steps=3)
+    monkeypatch.chdir("/")
+    resume(tmp_path / "run", max_steps=4)
+    moved = titles_file.rename(tmp_path / "moved.txt")
+    recipe_file = tmp_path / "run" / "recipe.toml"
+    recipe_file.write_text(recipe_file.read_text().replace(str(titles_file), str(moved)))
+    resume(tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "scores.json").read_text())["complete"]
+    first, second = final_weights(tmp_path / "run"), final_weights(whole("shuffled"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_resuming_on_other_data_is_refused(stopped: Path, titles_file: Path) -> None:
     titles_file.write_text(titles_file.read_text(encoding="utf-8").replace("Rust", "Zig"), encoding="utf-8")
     with pytest.raises(UserError, match=r"(?s)The data is not what this run was trained on.*train: 360 titles, sha256"):

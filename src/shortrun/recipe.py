@@ -278,8 +278,17 @@ class Recipe(Section):
         return self
 
     def fingerprint(self) -> str:
-        """sha256 of the resolved values, the same however they were written."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        """sha256 of the resolved values, the same however they were written, and wherever the data lies.
+
+        What the data is has a fingerprint of its own, so a file may move without making another recipe.
+        """
+        values = self.model_dump(mode="json", exclude={"data": {"path"}})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def located(self) -> Recipe:
+        """The same recipe with absolute paths, so that it means the same from every folder."""
+        path = tuple(str(Path(name).absolute()) for name in self.data.path)
+        return self.model_copy(update={"data": self.data.model_copy(update={"path": path})})
 
 
 def shipped_recipes() -> dict[str, Path]:

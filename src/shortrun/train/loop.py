@@ -47,6 +47,7 @@ def train(recipe: Recipe, path: Path, max_steps: int | None = None) -> dict[str,
     `max_steps` stops after that many steps of the same run (the learning rate is not squeezed in); it can be resumed.
     """
     require_free(path)
+    recipe = recipe.located()
     parts = assemble(recipe)
     folder = RunFolder.create(path, recipe, parts.tokenizer, parts.manifest)
     return _Loop(parts, folder).run(max_steps)
