@@ -10,7 +10,7 @@ import pytest
 import shortrun
 
 PACKAGE = Path(shortrun.__file__).parent
-FOUNDATION = {"errors", "recipe"}  # every room may use these; they use no room
+FOUNDATION = {"errors", "recipe", "recipe_file"}  # every room may use these; they use no room
 ROOMS = ["text", "tokens", "model", "optim", "score", "train", "view"]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

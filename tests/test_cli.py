@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from shortrun.errors import UserError
-from shortrun.recipe import shipped_recipes, to_toml
+from shortrun.recipe_file import shipped_recipes, to_toml
 from shortrun.train.folder import RunFolder
 from tests.conftest import tiny_recipe
 

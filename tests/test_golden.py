@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
 from shortrun.optim.schedules import rate
-from shortrun.recipe import Recipe, Schedule, load_recipe
+from shortrun.recipe import Recipe, Schedule
+from shortrun.recipe_file import load_recipe
 from shortrun.score.evaluate import ScoringSet
 from shortrun.text.corpus import load_corpus
 from shortrun.tokens.batches import StreamBatches, TokenizedTitles, make_batches

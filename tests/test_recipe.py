@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shortrun.errors import UserError
-from shortrun.recipe import Recipe, differences, load_recipe, parse_recipe, shipped_recipes, to_toml
+from shortrun.recipe import Recipe
+from shortrun.recipe_file import differences, load_recipe, parse_recipe, shipped_recipes, to_toml
 
 
 def write(path: Path, text: str) -> str:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from shortrun.errors import ShortrunError, UserError
-from shortrun.recipe import to_toml
+from shortrun.recipe_file import to_toml
 from shortrun.train.checkpoints import newest_checkpoint
 from shortrun.train.folder import RunFolder
 from shortrun.train.loop import Diverged, resume, train

@@ -23,7 +23,8 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from shortrun import __version__
 from shortrun.cards import CARDS, technique_cards
 from shortrun.errors import ShortrunError, UserError, did_you_mean
-from shortrun.recipe import Recipe, load_recipe, recipe_path, shipped_recipes, to_toml
+from shortrun.recipe import Recipe
+from shortrun.recipe_file import load_recipe, recipe_path, shipped_recipes, to_toml
 
 SplitName = Literal["validation", "tuning", "heldout", "train"]
 JsonFlag = Annotated[

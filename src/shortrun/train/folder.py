@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from shortrun.errors import UserError
-from shortrun.recipe import Recipe, parse_recipe, to_toml
+from shortrun.recipe import Recipe
+from shortrun.recipe_file import parse_recipe, to_toml
 from shortrun.tokens.bpe import Tokenizer, load_tokenizer
 
 
@@ -80,36 +80,6 @@ class RunFolder:
         with self.metrics_file.open(encoding="utf-8") as lines:
             for line in lines:
                 yield json.loads(line)
-
-
-class MetricsLog:
-    """Appends events to metrics.jsonl under Mainrun's event names."""
-
-    def __init__(self, folder: RunFolder, keep_bytes: int) -> None:
-        """Drops what stands beyond `keep_bytes`: lines of steps after the checkpoint, which will be taken again."""
-        there = folder.metrics_file.stat().st_size if folder.metrics_file.exists() else 0
-        if there < keep_bytes:
-            raise UserError(
-                f"{folder.metrics_file} has lost lines: it held {keep_bytes:,} bytes at the checkpoint and holds {there:,} "
-                "now; bring it back to resume"
-            )
-        folder.metrics_file.touch()
-        self._file = folder.metrics_file.open("r+b")
-        self._file.truncate(keep_bytes)
-        self._file.seek(keep_bytes)
-
-    def event(self, name: str, **fields: Any) -> None:
-        record = {"event": name, "timestamp": time.time(), **fields}
-        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-
-    def sync(self) -> int:
-        """Puts all events on disk; returns the file's size in bytes, which a checkpoint remembers."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def require_free(path: Path) -> None:

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,13 +20,15 @@ import torch
 
 from shortrun.errors import ShortrunError, UserError
 from shortrun.optim.schedules import rate
-from shortrun.recipe import Recipe, differences, parse_recipe, to_toml
-from shortrun.score.losses import Loss, OfficialLoss
+from shortrun.recipe import Recipe
+from shortrun.recipe_file import differences, parse_recipe, to_toml
 from shortrun.train.assembly import Assembly, assemble
 from shortrun.train.checkpoints import Checkpoint, Progress, newest_checkpoint, save_checkpoint
 from shortrun.train.display import Display
-from shortrun.train.folder import MetricsLog, RunFolder, require_free, write_json
-from shortrun.train.step import passes_per_step, train_step
+from shortrun.train.folder import RunFolder, require_free, write_json
+from shortrun.train.metrics import MetricsLog, log_beginning
+from shortrun.train.step import train_step
+from shortrun.train.summary import Evaluation, summarise
 
 
 class Interrupted(ShortrunError):
@@ -87,20 +89,6 @@ def _require_same_data(parts: Assembly, folder: RunFolder) -> None:
         raise UserError(f"The data is not what this run was trained on; bring it back to resume:\n{lines}")
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The losses at one step."""
-
-    titles: Loss
-    official: OfficialLoss
-    tuning: Loss | None
-
-    @property
-    def selection_loss(self) -> float:
-        """What choices may look at: the tuning titles' loss where there are any."""
-        return (self.tuning or self.titles).loss
-
-
 class _Loop:
     """One sitting of a run."""
 
@@ -140,7 +128,7 @@ class _Loop:
                 self._greet()
                 evaluation = self._take_steps(last) or self._score()
             self._assert_every_title_was_seen()
-            scores = self._summary(evaluation)
+            scores = summarise(self.parts, self.folder, self.at, evaluation)
             write_json(self.folder.scores_file, scores)
             self.log.close()
         except OSError as error:
@@ -155,7 +143,7 @@ class _Loop:
         total = self.parts.batches.total_steps
         began = time.perf_counter() - self.at.seconds
         if self.at.step == 0:
-            self._log_beginning()
+            log_beginning(self.log, self.parts, self.folder)
         evaluation = None
         while self.at.step < last:
             self._step(began)
@@ -283,73 +271,6 @@ class _Loop:
             wrong = int((self.titles_seen != epochs).sum())
             if wrong:
                 raise AssertionError(f"{wrong} training titles were not seen exactly {epochs} times")
-
-    def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
-        """The losses, and the budget they cost, in every unit."""
-        parts, at = self.parts, self.at
-        data = parts.manifest["data"]
-        floor = data.get("floor_nats", {}).get("validation")
-        epochs = at.step * parts.recipe.train.epochs / parts.batches.total_steps
-        summary: dict[str, Any] = {
-            "run": str(self.folder.path),
-            "complete": at.step == parts.batches.total_steps,
-            "parameters": parts.model.count_parameters(),
-            "steps": at.step,
-            "epochs": int(epochs) if epochs.is_integer() else epochs,
-            "tokens": at.tokens,
-            "passes": at.step * passes_per_step(parts.recipe),
-            "flops": at.tokens * passes_per_step(parts.recipe) * parts.model.flops_per_token(),
-            "seconds": at.seconds,
-            "step_seconds": at.step_seconds,
-            "tokens_per_second": at.tokens / at.step_seconds if at.step_seconds else None,
-            "seed": parts.recipe.train.seed,
-            **evaluation.titles.as_dict(),
-            "official_loss": evaluation.official.loss,
-            "coverage": evaluation.official.coverage,
-            "tuning_loss": evaluation.tuning.loss if evaluation.tuning else None,
-            "data": {"source": data["source"], "sha256": data["sha256"], "splits": data["splits"]},
-        }
-        if floor is not None:
-            summary["floor"] = floor / evaluation.titles.characters
-            summary["excess"] = (evaluation.titles.nats - floor) / evaluation.titles.characters
-        return summary
-
-    def _log_beginning(self) -> None:
-        """The events with which Mainrun's log begins, with its fields and more."""
-        parts, recipe = self.parts, self.parts.recipe
-        self.log.event(
-            "hyperparameters_configured",
-            block_size=recipe.batches.block_size,
-            batch_size=recipe.batches.batch_size,
-            vocab_size=recipe.tokenizer.vocab_size,
-            n_layer=recipe.model.n_layer,
-            n_head=recipe.model.n_head,
-            d_model=recipe.model.d_model,
-            dropout=recipe.model.dropout,
-            lr=recipe.optim.lr,
-            weight_decay=recipe.optim.weight_decay,
-            evals_per_epoch=recipe.train.evals_per_epoch,
-            epochs=recipe.train.epochs,
-            seed=recipe.train.seed,
-            num_titles=recipe.data.num_titles,
-            val_frac=recipe.data.val_frac,
-            log_file=str(self.folder.metrics_file),
-            recipe=recipe.model_dump(mode="json"),
-        )
-        self.log.event("device_info", device=str(parts.device), reason=parts.manifest["machine"]["device_reason"])
-        self.log.event(
-            "dataset_info",
-            titles_count=len(parts.corpus.train.titles),
-            epochs=recipe.train.epochs,
-            batches_per_epoch=parts.batches.steps_per_epoch,
-            tokens_per_epoch=parts.batches.tokens_per_epoch,
-            vocab_size=parts.tokenizer.vocab_size,
-            validation_titles=len(parts.corpus.validation.titles),
-            validation_characters=parts.validation.characters,
-            data_sha256=parts.manifest["data"]["sha256"],
-            tokenizer_sha256=parts.tokenizer.sha256,
-        )
-        self.log.event("model_info", parameters_count=parts.model.count_parameters())
 
     @contextmanager
     def _catching_signals(self) -> Iterator[None]:

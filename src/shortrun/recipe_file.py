@@ -1,0 +1,186 @@
+"""Recipe files: TOML to a recipe and back, with every mistake reported at once.
+
+A file may name one other recipe in `extends`, whose values it starts from. Values come from the defaults in `recipe`, then
+the file, then the command line, each overriding the one before. All that is wrong is reported before any data is read.
+
+    shortrun recipes                  the shipped recipes
+    shortrun recipes show baseline    one of them, resolved, with the meaning of every field
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from shortrun.errors import UserError, did_you_mean
+from shortrun.recipe import Recipe
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name and file of each recipe that comes with the package."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe given by its shipped name or as a path."""
+    shipped = shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    if name.endswith(".toml") or "/" in name:
+        return Path(name)
+    raise UserError(f"There is no shipped recipe '{name}': {did_you_mean(name, shipped)} (or give a .toml file)")
+
+
+def load_recipe(name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Recipe:
+    """Reads a recipe and lays overrides ({section: {field: value}}, from the command line) over it.
+
+    Raises UserError with every mistake in the file and the overrides, each with where it stands.
+    """
+    values, origins = _read_values(recipe_path(name))
+    for section, fields in (overrides or {}).items():
+        for field, value in fields.items():
+            values.setdefault(section, {})[field] = value
+            origins[section, field] = "command line"
+    return _validated(values, origins, str(recipe_path(name)))
+
+
+def parse_recipe(text: str, origin: str) -> Recipe:
+    """A recipe from resolved TOML text, such as a run folder's recipe.toml."""
+    return _validated(_toml(text, origin), {}, origin)
+
+
+def to_toml(recipe: Recipe, explain: bool = False) -> str:
+    """The recipe as TOML text; with `explain`, each field's meaning stands above it as a comment."""
+    lines: list[str] = []
+    for section, fields in recipe:
+        about = type(fields)
+        lines += [f"[{section}]" + (f"  # {about.__doc__}" if explain else "")]
+        for field, value in fields:
+            if explain:
+                lines.append(f"# {about.model_fields[field].description}")
+            # TOML has no null: a field without a value is a comment
+            lines.append(f"# {field} is not set" if value is None else f"{field} = {_toml_value(value)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """One line for each field in which two recipes differ."""
+    return [
+        f"{section}.{field}: {value!r} -> {getattr(getattr(new, section), field)!r}"
+        for section, fields in old
+        for field, value in fields
+        if value != getattr(getattr(new, section), field)
+    ]
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    if isinstance(value, float):
+        return repr(value)  # shortest text that reads back as the same float
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _toml(text: str, origin: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{origin} is not valid TOML: {error}") from None
+
+
+def _read_values(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[tuple[str, str], str]]:
+    """The values of a recipe file and of what it extends, and where each was written."""
+    if path.resolve() in seen:
+        raise UserError(f"{path} extends itself, by way of {' -> '.join(str(p) for p in seen)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = did_you_mean(path.stem, shipped_recipes())
+        raise UserError(f"There is no recipe file {path}; of the shipped recipes, {near}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The recipe {path} can't be read: {error}") from None
+    own = _toml(text, str(path))
+    base = own.pop("extends", None)
+    values: dict[str, Any] = {}
+    origins: dict[tuple[str, str], str] = {}
+    if base is not None:
+        if not isinstance(base, str):
+            raise UserError(f"{path}: extends = {base!r} must be one recipe's name or file")
+        beside = path.parent / base
+        target = beside if base.endswith(".toml") else recipe_path(base)
+        values, origins = _read_values(target, (*seen, path.resolve()))
+    for section, fields in own.items():
+        if not isinstance(fields, dict):
+            values[section] = fields
+            origins[section, ""] = str(path)
+            continue
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        origins[section, ""] = str(path)
+        for field, value in fields.items():
+            values[section][field] = value
+            origins[section, field] = str(path)
+    return values, origins
+
+
+def _validated(values: dict[str, Any], origins: Mapping[tuple[str, str], str], default_origin: str) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = list(_problems(error, origins, default_origin))
+    count = "One thing is" if len(problems) == 1 else f"{len(problems)} things are"
+    raise UserError(f"{count} wrong with the recipe:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def _problems(error: ValidationError, origins: Mapping[tuple[str, str], str], default_origin: str) -> Iterator[str]:
+    """One sentence per field that is wrong: where, which, its value, what was expected, the nearest valid name."""
+    by_field: dict[tuple[str, str], list[Any]] = {}
+    for item in error.errors(include_url=False):
+        section, field = (*(str(part) for part in item["loc"][:2]), "", "")[:2]
+        by_field.setdefault((section, field), []).append(item)
+    for (section, field), items in by_field.items():
+        origin = origins.get((section, field)) or origins.get((section, "")) or default_origin
+        first = items[0]
+        if first["type"] == "extra_forbidden":
+            if field:
+                yield f"{origin}: {section}.{field} = {first['input']!r}: there is no such field; " + _nearest_field(
+                    section, field
+                )
+            else:
+                yield f"{origin}: [{section}]: there is no such section; {did_you_mean(section, Recipe.model_fields)}"
+        elif (
+            first["type"] == "value_error"
+        ):  # of a section, or of the whole: any of the values' origins may be to blame
+            blamed = [where for (part, _), where in origins.items() if section in ("", part)]
+            yield f"{' and '.join(dict.fromkeys(blamed)) or origin}: {first['ctx']['error']}"
+        elif not field:
+            yield f"{origin}: {section} = {first['input']!r} must be a table, [{section}]"
+        else:
+            wanted = " or ".join(dict.fromkeys(_wanted(item) for item in items))
+            yield f"{origin}: {section}.{field} = {first['input']!r}: {wanted}"
+
+
+def _wanted(item: Any) -> str:
+    message = str(item["msg"])
+    message = message[0].lower() + message[1:]
+    if item["type"] == "literal_error" and isinstance(item["input"], str):
+        choices = str(item["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+        message += f" ({did_you_mean(item['input'], choices)})"
+    return message
+
+
+def _nearest_field(section: str, field: str) -> str:
+    """The nearest field of that section, or, where the same name stands in another section, that one."""
+    homes = {name: type(fields).model_fields for name, fields in Recipe()}
+    elsewhere = [name for name, fields in homes.items() if field in fields]
+    if elsewhere:
+        return f"did you mean '{elsewhere[0]}.{field}'?"
+    return did_you_mean(field, homes[section])
