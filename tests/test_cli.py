@@ -72,6 +72,7 @@ def test_eval_gives_the_runs_own_loss_and_that_of_any_file(run: tuple[Path, dict
     assert (other["titles"], other["characters"]) == (2, len("Show HN: a title") + len("<eos> stays text") + 10)
     assert "bits/byte" in succeeded("eval", path, "--data.path", file)
     assert "no split 'heldout'" in refused("eval", path, "--split", "heldout")
+    assert "give one of them" in refused("eval", path, "--split", "train", "--data.path", file)
 
 
 def test_eval_of_all_checkpoints_with_intervals_and_extremes(run: tuple[Path, dict[str, Any]]) -> None:
@@ -118,6 +119,8 @@ def test_sample_repeats_and_continues_the_prefix(run: tuple[Path, dict[str, Any]
     assert len(succeeded("sample", path, "--n", "2").splitlines()) == 2
     assert "--temperature -1.0 must be" in refused("sample", path, "--temperature", "-1")
     assert "--n 0 must be at least 1" in refused("sample", path, "--n", "0")
+    assert "--seed -1 must be" in refused("sample", path, "--seed", "-1")
+    assert json.loads(succeeded("sample", path, "--temperature", "1e-45", "--json"))["titles"]
 
 
 def test_resume_of_a_finished_run_says_the_same_again(run: tuple[Path, dict[str, Any]]) -> None:
@@ -196,6 +199,7 @@ def test_help_is_worth_reading_and_needs_no_torch() -> None:
         (["train", "baseline", "--model.n_layr", "7"], "--model.n-layer"),
         (["train", "baseline", "--max-steps", "0"], "--max-steps 0 must be at least 1"),
         (["train", "baseline", "--data.path", "/nowhere/x.txt"], "There is no file"),
+        (["train", "quickstart", "--data.path", "x.txt", "--data.source", "synthetic"], "does not read data.path"),
         (["resume", "/nowhere"], "is not a run"),
         (["eval", "/nowhere"], "is not a run"),
         (["sample", "/nowhere"], "is not a run"),

@@ -130,8 +130,15 @@ def test_a_recipe_that_cannot_work_is_refused_before_data_is_read(
         load_recipe("baseline", overrides)
 
 
-def test_a_path_means_a_file() -> None:
+def test_a_path_means_a_file_and_a_source_leaves_the_path_behind(tmp_path: Path) -> None:
     assert load_recipe("baseline", {"data": {"path": ["x.txt"]}}).data.source == "file"
+    assert load_recipe("quickstart", {"data": {"path": ["x.txt"]}}).data.source == "file"
+    mine = write(tmp_path / "mine.toml", '[data]\npath = "x.txt"\n')
+    assert load_recipe(mine).data.path == ("x.txt",)
+    synthetic = load_recipe(mine, {"data": {"source": "synthetic"}}).data
+    assert (synthetic.source, synthetic.path) == ("synthetic", ())
+    both = {"data": {"source": "synthetic", "path": ["x.txt"]}}
+    assert 'data.source = "synthetic" does not read data.path' in complaint("baseline", both)
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:

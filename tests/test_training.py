@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -18,11 +19,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shortrun.errors import ShortrunError, UserError
+from shortrun.errors import UserError
 from shortrun.recipe_file import to_toml
 from shortrun.train.checkpoints import newest_checkpoint
 from shortrun.train.folder import RunFolder
 from shortrun.train.loop import Diverged, resume, train
+from shortrun.train.metrics import MetricsLog
+from shortrun.view.heldout import evaluate_run
 from tests.conftest import tiny_recipe
 
 MODES = ["stream", "shuffled"]
@@ -166,20 +169,28 @@ def test_other_damage_to_a_checkpoint_is_seen_too(whole: Callable[[str], Path], 
     assert file in newest_checkpoint(RunFolder.open(run))[1][0]
 
 
-def test_only_the_last_two_checkpoints_and_the_best_are_kept(whole: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [1, 7])
+def test_only_the_last_two_checkpoints_and_the_best_are_kept(
+    whole: Callable[[str], Path], every: int, tmp_path: Path
+) -> None:
     # a learning rate that ruins what the first steps learned: the best checkpoint is an early one
-    recipe = the_recipe(whole("shuffled")).model_copy(
-        update={
-            "train": the_recipe(whole("shuffled")).train.model_copy(
-                update={"checkpoint_every": 1, "evals_per_epoch": 100}
-            )
-        }
+    path = Path(the_recipe(whole("shuffled")).data.path[0])
+    recipe = tiny_recipe(
+        path,
+        optim={"lr": 3.0},
+        schedule={"name": "constant"},
+        train={"checkpoint_every": every, "evals_per_epoch": 100},
     )
     train(recipe, tmp_path / "run")
     losses = {e["step"]: e["title_loss"] for e in metrics(tmp_path / "run") if e["event"] == "validation_step"}
     best, last = min(losses, key=lambda step: losses[step]), max(losses)
     kept = {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()}
-    assert kept == {best, last - 1, last}
+    assert best < last - every
+    assert best in kept
+    assert last in kept
+    assert len(kept) == 3
+    if every == 1:
+        assert last - 1 in kept
 
 
 @pytest.fixture
@@ -196,6 +207,8 @@ def test_resuming_under_another_recipe_is_refused(stopped: Path) -> None:
     (stopped / "recipe.toml").write_text(text.replace("lr = 0.003", "lr = 0.004"))
     with pytest.raises(UserError, match=r"recipe.toml has changed.*\n.*optim.lr: 0.003 -> 0.004"):
         resume(stopped)
+    with pytest.raises(UserError, match=r"recipe.toml has changed"):
+        evaluate_run(stopped, None)
 
 
 def test_data_may_move_and_a_run_may_be_resumed_from_anywhere(
@@ -220,6 +233,8 @@ def test_resuming_on_other_data_is_refused(stopped: Path, titles_file: Path) -> 
     titles_file.write_text(titles_file.read_text(encoding="utf-8").replace("Rust", "Zig"), encoding="utf-8")
     with pytest.raises(UserError, match=r"(?s)The data is not what this run was trained on.*train: 360 titles, sha256"):
         resume(stopped)
+    with pytest.raises(UserError, match="The data is not what this run was trained on"):
+        evaluate_run(stopped, None)
 
 
 def test_resuming_with_another_tokenizer_is_refused(stopped: Path) -> None:
@@ -246,15 +261,65 @@ def test_an_occupied_folder_is_refused(stopped: Path) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_loss_that_is_no_number_stops_the_run(titles_file: Path, mode: str, tmp_path: Path) -> None:
-    recipe = tiny_recipe(titles_file, batches={"mode": mode}, optim={"name": "sgd", "lr": 1e30, "grad_clip": 1e30})
+    recipe = tiny_recipe(titles_file, batches={"mode": mode}, optim={"name": "sgd", "lr": 1e6, "grad_clip": 1e30})
     with pytest.raises(
         Diverged, match=r"diverged at step \d+: loss .*gradient norm .*learning rate .*checkpoints/0000001"
     ):
         train(recipe, tmp_path / "run")
     newest, damaged = newest_checkpoint(RunFolder.open(tmp_path / "run"))
     assert newest is not None
+    assert newest.progress.step == 1
     assert not damaged
-    assert all(torch.isfinite(weight).all() for weight in newest.weights().values())
+    validations = [event["title_loss"] for event in metrics(tmp_path / "run") if event["event"] == "validation_step"]
+    assert validations
+    assert all(map(math.isfinite, validations))
+
+
+def test_an_evaluation_that_is_no_number_stops_the_run_unsaved(titles_file: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(titles_file, optim={"name": "sgd", "lr": 1e38, "grad_clip": 1e30})
+    with pytest.raises(Diverged, match=r"After step 1 .* no longer a number\. No checkpoint had been made yet"):
+        train(recipe, tmp_path / "run", max_steps=1)
+    assert newest_checkpoint(RunFolder.open(tmp_path / "run")) == (None, [])
+    assert not (tmp_path / "run" / "scores.json").exists()
+
+
+def test_resuming_keeps_the_number_of_threads(titles_file: Path, tmp_path: Path) -> None:
+    """A run that began on one thread goes on with one, wherever it is resumed; another torch is said."""
+    recipe = tiny_recipe(titles_file, train={"threads": None})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    recipe_file = tmp_path / "recipe.toml"
+    recipe_file.write_text(to_toml(recipe))
+    run = tmp_path / "run"
+    started = start(["train", str(recipe_file), "--out", str(run), "--max-steps", "3"], env=environment)
+    started.communicate(timeout=60)
+    assert RunFolder.open(run).manifest()["machine"]["threads"] == 1
+    manifest = (run / "manifest.json").read_text()
+    (run / "manifest.json").write_text(manifest.replace(f'"torch": "{torch.__version__}"', '"torch": "1.0"'))
+    _, errors = start(["resume", str(run)], env={**environment, "OMP_NUM_THREADS": "2"}).communicate(timeout=60)
+    assert "1 threads" in errors
+    assert "torch was 1.0 and is" in errors
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(stopped: Path) -> None:
+    log = MetricsLog(RunFolder.open(stopped), (stopped / "metrics.jsonl").stat().st_size)
+    done = start(["resume", str(stopped)])
+    _, errors = done.communicate(timeout=60)
+    assert done.returncode == 2
+    assert "is being trained by another process" in errors
+    log.close()
+    resume(stopped, max_steps=4)
+
+
+def test_when_every_checkpoint_is_damaged_nothing_is_overwritten(stopped: Path) -> None:
+    for path in (stopped / "checkpoints").iterdir():
+        (path / "state.pt").write_bytes(b"")
+    before = (stopped / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"(?s)is damaged.*No whole checkpoint is left"):
+        resume(stopped)
+    assert (stopped / "metrics.jsonl").read_bytes() == before
+    (stopped / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="it lacks data, machine, recipe, tokenizer"):
+        resume(stopped)
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(whole: Callable[[str], Path], tmp_path: Path) -> None:
@@ -327,8 +392,10 @@ def test_bfloat16_trains_and_repeats(titles_file: Path, tmp_path: Path) -> None:
 
 def test_an_unwritable_place_is_a_sentence(whole: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises((ShortrunError, UserError)):
+    with pytest.raises(UserError, match="already exists and is not empty"):
         train(the_recipe(whole("stream")), tmp_path / "file")
+    with pytest.raises(UserError, match=r"The run folder .* can't be made: Not a directory"):
+        train(the_recipe(whole("stream")), tmp_path / "file" / "run")
 
 
 def test_a_missing_device_is_refused(titles_file: Path, tmp_path: Path) -> None:

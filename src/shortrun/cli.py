@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ class Eval(_Common):
     """
 
     run: RunFolderArgument = dataclasses.field(kw_only=True)
-    split: Annotated[SplitName, arg(help="Which of the run's own splits to score.")] = "validation"
+    split: Annotated[SplitName | None, arg(help="Which of the run's own splits; left out, validation.")] = None
     all: Annotated[
         bool, arg(help="Score every checkpoint the run has kept, not only the newest."), FlagCreatePairsOff
     ] = False
@@ -135,6 +136,8 @@ def run(argv: list[str]) -> int:
     except ShortrunError as error:
         Console(stderr=True, highlight=False).print(f"shortrun: {error}", markup=False, soft_wrap=True)
         return error.exit_code
+    except BrokenPipeError:  # the reader of our output, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"shortrun: {error}", file=sys.stderr)
         return 1
@@ -177,10 +180,14 @@ def _eval(argv: list[str]) -> None:
     from shortrun.text.sources import titles_from_files
     from shortrun.view.heldout import evaluate_run
 
+    if options.data.path and options.split:
+        raise UserError("--split names one of the run's own splits, --data.path other titles: give one of them")
     titles = titles_from_files(options.data.path, options.data.column).titles if options.data.path else None
-    result = evaluate_run(options.run, titles, split=options.split, every=options.all, show=options.show)
+    result = evaluate_run(
+        options.run, titles, split=options.split or "validation", every=options.all, show=options.show
+    )
     if options.json:
-        print(json.dumps(result, ensure_ascii=False))
+        print(json.dumps(result))
         return
     table = Table(title=f"{options.run}: {result['titles']:,} titles", title_justify="left")
     for heading in (
@@ -202,9 +209,9 @@ def _eval(argv: list[str]) -> None:
             f"{low:.4f} to {high:.4f}",
             f"{row['official_loss']:.4f}",
             f"{row['coverage']:.1%}",
-            f"{row['exp_loss']:.4f}",
+            "too large" if row["exp_loss"] is None else f"{row['exp_loss']:.4f}",
             f"{row['bits_per_byte']:.4f}",
-            f"{row['perplexity']:.2f}",
+            _perplexity(row),
         )
     _show(table)
     share = result["share_in_training"]
@@ -219,6 +226,12 @@ def _sample(argv: list[str]) -> None:
     options = tyro.cli(Sample, prog="shortrun sample", args=argv)
     from shortrun.train.trained import load_trained
 
+    if not 0 <= options.seed < 2**63:
+        raise UserError(f"--seed {options.seed} must be at least 0 and below 2^63")
+    try:
+        options.prefix.encode()
+    except UnicodeEncodeError:
+        raise UserError("--prefix is not valid UTF-8 text") from None
     if not 0 <= options.temperature < math.inf:
         raise UserError(f"--temperature {options.temperature} must be a number from 0")
     trained = load_trained(options.run)
@@ -228,7 +241,7 @@ def _sample(argv: list[str]) -> None:
         temperature=options.temperature,
         seed=options.seed,
     )
-    print(json.dumps({"titles": titles}, ensure_ascii=False) if options.json else "\n".join(map(_visible, titles)))
+    print(json.dumps({"titles": titles}) if options.json else "\n".join(map(_visible, titles)))
 
 
 def _recipes(argv: list[str]) -> None:
@@ -277,7 +290,7 @@ def _data(argv: list[str]) -> None:
 
     manifest = load_corpus(recipe.data).manifest
     if options.json:
-        print(json.dumps(manifest, ensure_ascii=False))
+        print(json.dumps(manifest))
         return
     table = Table(title=f"{manifest['source']}, sha256 {manifest['sha256']}")
     for heading in ("split", "titles", "characters", "bytes", "repeated inside", "sha256"):
@@ -309,6 +322,10 @@ def _recipe_command(
     for section, fields in base:
         given = vars(getattr(options, section))
         overrides[section] = {field: value for field, value in given.items() if value != getattr(fields, field)}
+    if any(
+        word.partition("=")[0] == "--data.source" for word in argv
+    ):  # said, so it counts even where it changes nothing
+        overrides["data"]["source"] = options.data.source
     if getattr(options, "seed", None) is not None:
         overrides["train"]["seed"] = options.seed
     return options, load_recipe(guess, overrides)
@@ -335,15 +352,17 @@ def _options_type(base: Recipe, extra: dict[str, tuple[Any, str]]) -> type[Any]:
 def _report_run(scores: dict[str, Any], as_json: bool) -> None:
     """The end of a run: its losses, five titles, and where it lies."""
     if as_json:
-        print(json.dumps(scores, ensure_ascii=False))
+        print(json.dumps(scores))
         return
     from shortrun.train.trained import load_trained
 
     rows = {
         "loss (nats per character)": f"{scores['loss']:.4f}",
-        "official loss, coverage": f"{scores['official_loss']:.4f}, {scores['coverage']:.1%} of the targets scored",
+        "official loss, coverage": f"{scores['official_loss']:.4f}, {scores['coverage']:.1%} of the targets scored"
+        if scores["coverage"]
+        else "none: the validation titles are shorter than one span",
         "bits per byte": f"{scores['bits_per_byte']:.4f}",
-        "perplexity (per token)": f"{scores['perplexity']:.2f}",
+        "perplexity (per token)": _perplexity(scores),
     }
     if "floor" in scores:
         rows["floor of this corpus"] = f"{scores['floor']:.4f}; the loss is {scores['excess']:.4f} above it"
@@ -356,8 +375,13 @@ def _report_run(scores: dict[str, Any], as_json: bool) -> None:
     _table("scores" if scores["complete"] else f"scores after {scores['steps']} steps (not finished)", rows)
     print("\nfive titles it writes:")
     for title in load_trained(Path(scores["run"])).sample(prefix="", count=5, temperature=1.0, seed=0):
-        print(f"  {_visible(title)}")
+        shown = _visible(title)
+        print(f"  {shown[:200]}{'…' * (len(shown) > 200)}")
     print(f"\nrun folder: {scores['run']}")
+
+
+def _perplexity(scores: dict[str, Any]) -> str:
+    return "too large" if scores["perplexity"] is None else f"{scores['perplexity']:.2f}"
 
 
 def _visible(title: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-LONGEST_TITLE = 1000
+LONGEST_TITLE = 200
 """Characters: no generous reading of the hub's or the synthetic titles exceeds this; used only to refuse absurd recipes."""
 
 
@@ -47,12 +47,17 @@ class Data(Section):
     @model_validator(mode="before")
     @classmethod
     def _a_path_means_a_file(cls, values: Any) -> Any:
-        return {**values, "source": "file"} if isinstance(values, dict) and values.get("path") else values
+        if not isinstance(values, dict) or not values.get("path"):
+            return values
+        path = values["path"]
+        return {"source": "file", **values, "path": [path] if isinstance(path, str) else path}
 
     @model_validator(mode="after")
     def _can_work(self) -> Data:
         if self.source == "file" and not self.path:
             raise ValueError('data.source = "file" needs data.path, the file to read')
+        if self.source != "file" and self.path:
+            raise ValueError(f'data.source = "{self.source}" does not read data.path; leave one of them out')
         if self.source == "synthetic" and self.num_titles == "all":
             raise ValueError("the synthetic corpus has no end: give data.num_titles a number")
         if self.num_titles == "all":

@@ -45,6 +45,8 @@ def load_recipe(name: str, overrides: Mapping[str, Mapping[str, Any]] | None = N
     """
     values, origins = _read_values(recipe_path(name))
     for section, fields in (overrides or {}).items():
+        if section == "data":
+            fields = _source_or_path(fields)
         for field, value in fields.items():
             values.setdefault(section, {})[field] = value
             origins[section, field] = "command line"
@@ -125,10 +127,21 @@ def _read_values(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any
         if not isinstance(values.get(section), dict):
             values[section] = {}
         origins[section, ""] = str(path)
+        if section == "data":
+            fields = _source_or_path(fields)
         for field, value in fields.items():
             values[section][field] = value
             origins[section, field] = str(path)
     return values, origins
+
+
+def _source_or_path(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where one layer names a source or a path, the other must not linger from the layer below."""
+    if data.get("path") and "source" not in data:
+        return {**data, "source": "file"}
+    if data.get("source") in ("hackernews", "synthetic") and "path" not in data:
+        return {**data, "path": ()}
+    return data
 
 
 def _validated(values: dict[str, Any], origins: Mapping[tuple[str, str], str], default_origin: str) -> Recipe:

@@ -47,7 +47,9 @@ def generate(
 def _draw(logits_BV: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
     if temperature == 0:
         return logits_BV.argmax(dim=-1)
-    probabilities_BV = torch.softmax(logits_BV / temperature, dim=-1).cpu()  # one generator for every device
+    # from the maximum down and in float64, so that no temperature overflows; on the CPU: one generator for every device
+    scaled_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)).double() / temperature
+    probabilities_BV = torch.softmax(scaled_BV, dim=-1).cpu()
     return torch.multinomial(probabilities_BV, 1, generator=generator)[:, 0].to(logits_BV.device)
 
 

@@ -80,14 +80,14 @@ class Loss:
         return self.nats / math.log(2) / self.bytes
 
     @property
-    def perplexity(self) -> float:
-        """exp(nats per target); infinite where that overflows."""
+    def perplexity(self) -> float | None:
+        """exp(nats per target); None where that is too large for a float."""
         try:
             return math.exp(self.nats / self.targets)
         except OverflowError:
-            return math.inf
+            return None
 
-    def as_dict(self) -> dict[str, float | int]:
+    def as_dict(self) -> dict[str, float | int | None]:
         return {
             "loss": self.loss,
             **asdict(self),

@@ -46,22 +46,15 @@ class Assembly:
         assert isinstance(averaged, GPT)
         return averaged
 
-    def fingerprints(self) -> dict[str, str]:
-        """What must be the same for a run to be resumed."""
-        return {
-            "recipe": self.recipe.fingerprint(),
-            "data": self.manifest["data"]["sha256"],
-            "tokenizer": self.tokenizer.sha256,
-        }
 
-
-def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Assembly:
-    """Builds the parts in the order in which text becomes a loss. A resumed run gives its tokenizer, a new one trains it.
+def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None, threads: int | None = None) -> Assembly:
+    """Builds the parts in the order in which text becomes a loss. A resumed run gives its tokenizer, a new one trains it,
+    and the number of threads it began with.
 
     The initial weights follow from `train.seed`. Raises UserError for anything that can't work, before a step is taken.
     """
     keep_freed_memory()
-    threads = make_repeatable(recipe.train.threads)
+    threads = make_repeatable(recipe.train.threads or threads)
     device, reason = choose_device(recipe.train.device)
     corpus = load_corpus(recipe.data)
     if tokenizer is None:
@@ -74,6 +67,7 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Assembly:
     torch.manual_seed(recipe.train.seed)
     model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos).to(device)
     manifest = {
+        "recipe": recipe.model_dump(mode="json"),
         "data": corpus.manifest,
         "tokenizer": {
             "sha256": tokenizer.sha256,

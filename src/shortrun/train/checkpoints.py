@@ -8,6 +8,7 @@ optimizer state and the counters in checkpoint.json are all there is to save.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from shortrun.errors import UserError
 from shortrun.train.folder import RunFolder, read_json, write_json
 
 KEEP_LAST = 2
+FILES = ("model.safetensors", "state.pt")
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,6 @@ class Checkpoint:
 
     path: Path
     progress: Progress
-    fingerprints: dict[str, str]
-    """sha256 of recipe, data and tokenizer, which must be the same on resuming."""
 
     def weights(self) -> dict[str, Tensor]:
         return load_file(self.path / "model.safetensors")
@@ -62,9 +62,7 @@ class Checkpoint:
         return state
 
 
-def save_checkpoint(
-    folder: RunFolder, model: nn.Module, state: dict[str, Any], progress: Progress, fingerprints: dict[str, str]
-) -> None:
+def save_checkpoint(folder: RunFolder, model: nn.Module, state: dict[str, Any], progress: Progress) -> None:
     """Makes a checkpoint, then removes those that are neither among the last two nor the best.
 
     Raises OSError, with the checkpoints before it untouched, when the disk is full or can't be written.
@@ -79,12 +77,12 @@ def save_checkpoint(
         )
         torch.save(state, temporary / "state.pt")
         files = {}
-        for name in ("model.safetensors", "state.pt"):
+        for name in FILES:
             files[name] = _sha256(temporary / name)
             _sync(temporary / name)
         write_json(
             temporary / "checkpoint.json",
-            {"progress": asdict(progress), "fingerprints": fingerprints, "files": files},
+            {"progress": asdict(progress), "files": files},
         )
         _sync(temporary)
         if final.exists():  # a damaged one of the same step, being taken again
@@ -123,14 +121,19 @@ def _whole(paths: list[Path], damaged: list[str]) -> Iterator[Checkpoint]:
 
 def _verified(path: Path) -> Checkpoint:
     record = read_json(path / "checkpoint.json")
-    for name, expected in record["files"].items():
+    try:
+        progress = Progress(**record["progress"])
+        files = {name: record["files"][name] for name in FILES}
+    except (KeyError, TypeError):
+        raise UserError("checkpoint.json does not say what it should") from None
+    for name, expected in files.items():
         try:
             actual = _sha256(path / name)
         except OSError as error:
             raise UserError(f"{name} can't be read ({error})") from None
         if actual != expected:
             raise UserError(f"{name} is not what was written (sha256 {actual[:12]}, written {expected[:12]})")
-    return Checkpoint(path, Progress(**record["progress"]), record["fingerprints"])
+    return Checkpoint(path, progress)
 
 
 def _prune(folder: RunFolder) -> None:
@@ -145,10 +148,16 @@ def _prune(folder: RunFolder) -> None:
             shutil.rmtree(path)
 
 
+def best_selection_loss(folder: RunFolder) -> float:
+    """The lowest selection loss of the checkpoints there are; infinite if none has one."""
+    losses = [_selection_loss(path) for path in _checkpoint_paths(folder)]
+    return min((loss for loss in losses if loss is not None), default=math.inf)
+
+
 def _selection_loss(path: Path) -> float | None:
     try:
         loss: float | None = read_json(path / "checkpoint.json")["progress"]["selection_loss"]
-    except UserError:
+    except (UserError, KeyError, TypeError):
         return None  # damaged: not a candidate for the best
     return loss
 

@@ -7,6 +7,8 @@ import os
 import platform
 from typing import Any
 
+import numpy as np
+import tokenizers
 import torch
 
 from shortrun import __version__
@@ -57,7 +59,10 @@ def keep_freed_memory() -> None:
 
 
 def _cores() -> int:
-    """Cores this process may use."""
+    """Cores this process may use, or as many threads as OMP_NUM_THREADS asks for."""
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    if wish.isdigit() and int(wish):
+        return int(wish)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -68,6 +73,9 @@ def machine(device: torch.device, reason: str, threads: int) -> dict[str, Any]:
     return {
         "shortrun": __version__,
         "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "numpy": np.__version__,
+        "tokenizers": tokenizers.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": torch.backends.cpu.get_cpu_capability(),

@@ -18,7 +18,7 @@ from typing import Any
 
 from shortrun.errors import UserError
 from shortrun.recipe import Recipe
-from shortrun.recipe_file import parse_recipe, to_toml
+from shortrun.recipe_file import differences, parse_recipe, to_toml
 from shortrun.tokens.bpe import Tokenizer, load_tokenizer
 
 
@@ -42,7 +42,6 @@ class RunFolder:
         folder.checkpoints.mkdir(parents=True)
         tokenizer.save(folder.tokenizer_file)
         write_json(folder.manifest_file, manifest)
-        folder.metrics_file.touch()
         # written last: a folder without recipe.toml was never a run
         write_atomically(folder.recipe_file, to_toml(recipe).encode())
         return folder
@@ -59,10 +58,37 @@ class RunFolder:
         return folder
 
     def recipe(self) -> Recipe:
-        return parse_recipe(self.recipe_file.read_text(encoding="utf-8"), str(self.recipe_file))
+        """The run's recipe; raises UserError, with the differences, if it is no longer the one the run began with."""
+        try:
+            text = self.recipe_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.recipe_file} can't be read: {error}") from None
+        recipe = parse_recipe(text, str(self.recipe_file))
+        began = Recipe.model_validate(self.manifest()["recipe"])
+        if recipe.fingerprint() != began.fingerprint():
+            lines = "\n".join(f"  {line}" for line in differences(began, recipe))
+            raise UserError(f"{self.recipe_file} has changed since the run began; undo this to go on:\n{lines}")
+        return recipe
 
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.manifest_file)
+        manifest = read_json(self.manifest_file)
+        missing = {"recipe", "data", "tokenizer", "machine"} - manifest.keys()
+        if missing:
+            raise UserError(f"{self.manifest_file} is damaged: it lacks {', '.join(sorted(missing))}")
+        return manifest
+
+    def require_same_data(self, now: dict[str, Any]) -> None:
+        """Raises UserError, with the splits that differ, unless the data's manifest is that of the run's data."""
+        before = self.manifest()["data"]
+        if before["sha256"] == now["sha256"]:
+            return
+        lines = "\n".join(
+            f"  {name}: {split['titles']:,} titles, sha256 {split['sha256'][:12]} -> "
+            f"{now['splits'][name]['titles']:,} titles, sha256 {now['splits'][name]['sha256'][:12]}"
+            for name, split in before["splits"].items()
+            if name in now["splits"] and split["sha256"] != now["splits"][name]["sha256"]
+        )
+        raise UserError(f"The data is not what this run was trained on; bring it back to go on:\n{lines}")
 
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer; raises UserError if the file is not the one the run was made with."""
@@ -112,7 +138,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ of the weights before it, the recipe and its own number.
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -21,9 +22,8 @@ import torch
 from shortrun.errors import ShortrunError, UserError
 from shortrun.optim.schedules import rate
 from shortrun.recipe import Recipe
-from shortrun.recipe_file import differences, parse_recipe, to_toml
 from shortrun.train.assembly import Assembly, assemble
-from shortrun.train.checkpoints import Checkpoint, Progress, newest_checkpoint, save_checkpoint
+from shortrun.train.checkpoints import Checkpoint, Progress, best_selection_loss, newest_checkpoint, save_checkpoint
 from shortrun.train.display import Display
 from shortrun.train.folder import RunFolder, require_free, write_json
 from shortrun.train.metrics import MetricsLog, log_beginning
@@ -50,7 +50,17 @@ def train(recipe: Recipe, path: Path, max_steps: int | None = None) -> dict[str,
     """
     require_free(path)
     recipe = recipe.located()
-    parts = assemble(recipe)
+    was_there = path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The run folder {path} can't be made: {error.strerror}") from None
+    try:
+        parts = assemble(recipe)
+    except BaseException:
+        if not was_there:
+            path.rmdir()
+        raise
     folder = RunFolder.create(path, recipe, parts.tokenizer, parts.manifest)
     return _Loop(parts, folder).run(max_steps)
 
@@ -62,31 +72,18 @@ def resume(path: Path, max_steps: int | None = None) -> dict[str, Any]:
     """
     folder = RunFolder.open(path)
     recipe = folder.recipe()
-    checkpoint, damaged = newest_checkpoint(folder)
-    if checkpoint:
-        _require_same_recipe(recipe, checkpoint)
-    parts = assemble(recipe, folder.tokenizer())
-    _require_same_data(parts, folder)
-    return _Loop(parts, folder, checkpoint, damaged).run(max_steps)
-
-
-def _require_same_recipe(recipe: Recipe, checkpoint: Checkpoint) -> None:
-    if recipe.fingerprint() != checkpoint.fingerprints["recipe"]:
-        trained = parse_recipe(str(checkpoint.state()["recipe"]), str(checkpoint.path))
-        lines = "\n".join(f"  {line}" for line in differences(trained, recipe))
-        raise UserError(f"recipe.toml has changed since {checkpoint.path} was made; undo this to resume:\n{lines}")
-
-
-def _require_same_data(parts: Assembly, folder: RunFolder) -> None:
-    before, now = folder.manifest()["data"], parts.manifest["data"]
-    if before["sha256"] != now["sha256"]:
-        lines = "\n".join(
-            f"  {name}: {split['titles']:,} titles, sha256 {split['sha256'][:12]} -> "
-            f"{now['splits'][name]['titles']:,} titles, sha256 {now['splits'][name]['sha256'][:12]}"
-            for name, split in before["splits"].items()
-            if split["sha256"] != now["splits"][name]["sha256"]
-        )
-        raise UserError(f"The data is not what this run was trained on; bring it back to resume:\n{lines}")
+    folder.checkpoints.mkdir(exist_ok=True)
+    checkpoint, notes = newest_checkpoint(folder)
+    if checkpoint is None and notes:
+        raise UserError("\n".join([*notes, "No whole checkpoint is left to resume from; train the recipe anew."]))
+    machine = folder.manifest()["machine"]
+    parts = assemble(recipe, folder.tokenizer(), threads=machine["threads"])
+    folder.require_same_data(parts.manifest["data"])
+    notes.append(f"Resuming from {checkpoint.path}" if checkpoint else "No checkpoint yet: starting from step 0")
+    for part, now in parts.manifest["machine"].items():
+        if part != "platform" and machine.get(part) != now:
+            notes.append(f"{part} was {machine.get(part)} and is {now}: the end may differ in its last bits")
+    return _Loop(parts, folder, checkpoint, notes).run(max_steps)
 
 
 class _Loop:
@@ -97,10 +94,10 @@ class _Loop:
         parts: Assembly,
         folder: RunFolder,
         checkpoint: Checkpoint | None = None,
-        damaged: list[str] | None = None,
+        notes: list[str] | None = None,
     ) -> None:
         self.parts, self.folder = parts, folder
-        self.notes = list(damaged or [])
+        self.notes = notes or []
         self.at = Progress(step=0, tokens=0, seconds=0.0, step_seconds=0.0, metrics_bytes=0, selection_loss=None)
         self.titles_seen = np.zeros(len(parts.corpus.train.titles), dtype=np.int64)
         if checkpoint:
@@ -112,11 +109,11 @@ class _Loop:
                 parts.average.n_averaged.fill_(self.at.step)
             parts.optimizer.load_state_dict(state["optimizer"])
             self.titles_seen = state["titles_seen"].numpy()
-            self.notes.append(f"Resuming from {checkpoint.path}")
         batches, settings = parts.batches, parts.recipe.train
         self.eval_interval = max(batches.steps_per_epoch // settings.evals_per_epoch, 1)
         self.log = MetricsLog(folder, self.at.metrics_bytes)
         self.display = Display(batches.total_steps, self.at.step, settings.log_every)
+        self.best = best_selection_loss(folder)
         self.eval_seconds = 0.0
         self.signal: int | None = None
 
@@ -130,12 +127,13 @@ class _Loop:
             self._assert_every_title_was_seen()
             scores = summarise(self.parts, self.folder, self.at, evaluation)
             write_json(self.folder.scores_file, scores)
-            self.log.close()
         except OSError as error:
             raise ShortrunError(
                 f"The run folder could not be written ({error}). {_last_good(self.folder)}; with room made, "
                 f"`shortrun resume {self.folder.path}` goes on from there"
             ) from error
+        finally:
+            self.log.close()
         return scores
 
     def _take_steps(self, last: int) -> Evaluation | None:
@@ -150,11 +148,12 @@ class _Loop:
             step = self.at.step
             due = step == 1 or step % self.eval_interval == 0 or step == total
             evaluation = self._evaluate(began) if due else None
-            if self._checkpoint_is_due(step, evaluation) or step == last or self.signal:
+            stopping = self.signal
+            if self._checkpoint_is_due(step, evaluation) or step == last or stopping:
                 self._save(began)
-            if self.signal and step < last:
+            if stopping and step < last:
                 raise Interrupted(
-                    self.signal,
+                    stopping,
                     f"Stopped at step {step} of {total} with a checkpoint; go on by `shortrun resume {self.folder.path}`",
                 )
         return evaluation
@@ -243,26 +242,34 @@ class _Loop:
         batch_tokens = parts.recipe.score.batch_tokens
         titles = parts.validation.loss(parts.scored, batch_tokens=batch_tokens)
         self.display.validation(titles.loss)
-        return Evaluation(
+        evaluation = Evaluation(
             titles=titles,
             official=parts.validation.official_loss(parts.scored, block_size=block, batch_size=rows),
             tuning=parts.tuning.loss(parts.scored, batch_tokens=batch_tokens) if parts.tuning else None,
         )
+        if not math.isfinite(evaluation.titles.nats + evaluation.official.nats):
+            raise Diverged(
+                f"After step {self.at.step} the model's loss is no longer a number. {_last_good(self.folder)}. "
+                "A lower optim.lr or optim.grad_clip usually helps."
+            )
+        return evaluation
 
     def _checkpoint_is_due(self, step: int, evaluation: Evaluation | None) -> bool:
         every = self.parts.recipe.train.checkpoint_every
-        return step % every == 0 if every else evaluation is not None
+        best_so_far = evaluation is not None and evaluation.selection_loss < self.best
+        return best_so_far or (step % every == 0 if every else evaluation is not None)
 
     def _save(self, began: float) -> None:
         self.at = replace(self.at, seconds=time.perf_counter() - began, metrics_bytes=self.log.sync())
+        if self.at.selection_loss is not None:
+            self.best = min(self.best, self.at.selection_loss)
         state = {
             "optimizer": self.parts.optimizer.state_dict(),
             "titles_seen": torch.from_numpy(self.titles_seen),
-            "recipe": to_toml(self.parts.recipe),
         }
         if self.parts.average is not None:  # the scored weights are the average; training goes on from these
             state["weights"] = self.parts.model.state_dict()
-        save_checkpoint(self.folder, self.parts.scored, state, self.at, self.parts.fingerprints())
+        save_checkpoint(self.folder, self.parts.scored, state, self.at)
 
     def _assert_every_title_was_seen(self) -> None:
         """At the end of shuffled training every title has been a target exactly `epochs` times; anything else is a bug."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
-from typing import Any
+from contextlib import suppress
+from typing import Any, BinaryIO
 
 from shortrun.errors import UserError
 from shortrun.train.assembly import Assembly
@@ -17,20 +19,21 @@ class MetricsLog:
 
     def __init__(self, folder: RunFolder, keep_bytes: int) -> None:
         """Drops what stands beyond `keep_bytes`: lines of steps after the checkpoint, which will be taken again."""
-        there = folder.metrics_file.stat().st_size if folder.metrics_file.exists() else 0
+        folder.metrics_file.touch()
+        there = folder.metrics_file.stat().st_size
         if there < keep_bytes:
             raise UserError(
                 f"{folder.metrics_file} has lost lines: it held {keep_bytes:,} bytes at the checkpoint and holds {there:,} "
                 "now; bring it back to resume"
             )
-        folder.metrics_file.touch()
         self._file = folder.metrics_file.open("r+b")
+        _lock(self._file, folder)
         self._file.truncate(keep_bytes)
         self._file.seek(keep_bytes)
 
     def event(self, name: str, **fields: Any) -> None:
         record = {"event": name, "timestamp": time.time(), **fields}
-        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
     def sync(self) -> int:
         """Puts all events on disk; returns the file's size in bytes, which a checkpoint remembers."""
@@ -39,7 +42,22 @@ class MetricsLog:
         return self._file.tell()
 
     def close(self) -> None:
-        self._file.close()
+        """Lets go of the file, and with it of the run."""
+        with suppress(
+            OSError
+        ):  # on a full disk the last lines are lost here too; the checkpoint knows how many it needs
+            self._file.close()
+
+
+def _lock(file: BinaryIO, folder: RunFolder) -> None:
+    """Makes this the only process that trains the run, until the file is closed; Windows has no such lock."""
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder.path} is being trained by another process") from None
 
 
 def log_beginning(log: MetricsLog, parts: Assembly, folder: RunFolder) -> None:

@@ -30,7 +30,8 @@ def summarise(parts: Assembly, folder: RunFolder, at: Progress, evaluation: Eval
     """What scores.json holds: the losses, and the budget they cost, in every unit."""
     data = parts.manifest["data"]
     floor = data.get("floor_nats", {}).get("validation")
-    epochs = at.step * parts.recipe.train.epochs / parts.batches.total_steps
+    batches = parts.batches
+    epochs = at.tokens / batches.tokens_per_epoch if batches.every_title_equally else at.step / batches.steps_per_epoch
     summary: dict[str, Any] = {
         "run": str(folder.path),
         "complete": at.step == parts.batches.total_steps,

@@ -18,6 +18,7 @@ from shortrun.score.evaluate import ScoringSet
 from shortrun.score.intervals import bootstrap_interval
 from shortrun.score.losses import EOS_CHARACTERS
 from shortrun.text.corpus import load_corpus
+from shortrun.train.folder import RunFolder
 from shortrun.train.trained import Trained, load_checkpoints
 
 
@@ -32,7 +33,9 @@ def evaluate_run(
     models = load_checkpoints(path, every=every)
     newest = models[-1]
     if titles is None:
-        titles = load_corpus(newest.recipe.data).split(split).titles
+        corpus = load_corpus(newest.recipe.data)
+        RunFolder.open(path).require_same_data(corpus.manifest)
+        titles = corpus.split(split).titles
     scoring = ScoringSet(newest.tokenizer, titles)
     characters = np.array([len(title) + EOS_CHARACTERS for title in titles])
     rows, nats = [], np.zeros(0)
@@ -58,7 +61,7 @@ def _row(trained: Trained, scoring: ScoringSet, nats: Any, characters: Any) -> d
         "interval": bootstrap_interval(nats, characters),
         "official_loss": official.loss,
         "coverage": official.coverage,
-        "exp_loss": math.exp(official.loss),
+        "exp_loss": math.exp(official.loss) if official.loss < 700 else None,  # beyond, no float holds it
     }
 
 
