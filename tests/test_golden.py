@@ -17,7 +17,8 @@ from shortrun.recipe_file import load_recipe
 from shortrun.score.evaluate import ScoringSet
 from shortrun.text.corpus import load_corpus
 from shortrun.tokens.batches import StreamBatches, TokenizedTitles, make_batches
-from shortrun.tokens.bpe import load_tokenizer, train_bpe
+from shortrun.tokens.bpe import train_bpe
+from shortrun.tokens.kinds import load_tokenizer
 from shortrun.train.device import make_repeatable
 from shortrun.train.step import train_step
 

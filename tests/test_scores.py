@@ -22,7 +22,8 @@ from shortrun.recipe import Tokenizer as TokenizerSettings
 from shortrun.score.evaluate import ScoringSet, official_loss, title_nats
 from shortrun.score.intervals import bootstrap_interval
 from shortrun.score.losses import joined_bytes, joined_characters, token_nats
-from shortrun.tokens.bpe import Tokenizer, train_bpe
+from shortrun.tokens.bpe import train_bpe
+from shortrun.tokens.tokenizer import Tokenizer
 
 EOS, VOCAB, BLOCK = 1, 40, 12
 

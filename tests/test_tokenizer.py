@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,14 @@ from hypothesis import strategies as st
 
 from shortrun.errors import UserError
 from shortrun.recipe import Tokenizer as Settings
-from shortrun.tokens.bpe import Tokenizer, load_tokenizer, train_bpe
+from shortrun.tokens.bpe import train_bpe
+from shortrun.tokens.kinds import load_tokenizer, train_tokenizer
+from shortrun.tokens.tokenizer import Tokenizer
 
 
-@pytest.fixture(scope="module")
-def tokenizer(titles: list[str]) -> Tokenizer:
-    return train_bpe(titles, Settings(vocab_size=400))
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def tokenizer(request: pytest.FixtureRequest, titles: list[str]) -> Tokenizer:
+    return train_tokenizer(titles, Settings(kind=request.param, vocab_size=400))
 
 
 @given(title=st.text())
@@ -23,7 +26,9 @@ def test_any_text_comes_back(tokenizer: Tokenizer, title: str) -> None:
     assert tokenizer.decode(tokenizer.encode(title)) == title
 
 
-@pytest.mark.parametrize("title", ["<eos>", "a<eos>b", "<pad>", "x <unk>", " leading", "  two", "trailing ", "a\x00b"])
+@pytest.mark.parametrize(
+    "title", ["<eos>", "a<eos>b", "<pad>", "x <unk>", " leading", "  two", "trailing ", "a\x08b", "a\u2581b", "\u2581"]
+)
 def test_awkward_titles_come_back_and_hold_no_special_id(tokenizer: Tokenizer, title: str) -> None:
     ids = tokenizer.encode(title)
     assert tokenizer.decode(ids) == title
@@ -34,13 +39,25 @@ def test_the_joined_text_ends_each_title_with_the_end_mark(tokenizer: Tokenizer,
     plain = [title for title in titles if "<" not in title]
     one_by_one = [token for ids in tokenizer.encode_many(plain) for token in [*ids, tokenizer.eos]]
     assert tokenizer.encode_joined(plain) == one_by_one
-    assert tokenizer.encode_joined(["a<eos>b"]).count(tokenizer.eos) == 2  # as the original counts it
 
 
-def test_training_is_deterministic(titles: list[str]) -> None:
-    settings = Settings(vocab_size=400)
-    assert train_bpe(titles, settings).sha256 == train_bpe(titles, settings).sha256
-    assert train_bpe(titles, settings).sha256 != train_bpe(titles[:200], settings).sha256
+def test_in_bpes_joined_text_a_written_end_mark_is_one(titles: list[str]) -> None:
+    """As the original counts it."""
+    bpe = train_bpe(titles, Settings(vocab_size=400))
+    assert bpe.encode_joined(["a<eos>b"]).count(bpe.eos) == 2
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_training_is_deterministic(kind: Literal["bpe", "unigram"], titles: list[str]) -> None:
+    settings = Settings(kind=kind, vocab_size=400)
+    assert train_tokenizer(titles, settings).sha256 == train_tokenizer(titles, settings).sha256
+    assert train_tokenizer(titles, settings).sha256 != train_tokenizer(titles[:200], settings).sha256
+
+
+def test_a_very_long_title_is_not_left_out_of_unigram_training() -> None:
+    long = " ".join(f"zyxw{index}" for index in range(3000))  # longer than sentencepiece's own limit of 4,192 bytes
+    unigram = train_tokenizer(["short title"] * 5 + [long] * 5, Settings(kind="unigram", vocab_size=400))
+    assert len(unigram.encode(long)) < len(long) / 2  # a byte each, had it been left out
 
 
 def test_saving_and_loading_keeps_everything(tokenizer: Tokenizer, titles: list[str], tmp_path: Path) -> None:

@@ -76,8 +76,10 @@ class Data(Section):
 
 
 class Tokenizer(Section):
-    """How text becomes token ids: byte-level BPE."""
+    """How text becomes token ids."""
 
+    kind: Literal["bpe", "unigram"] = "bpe"
+    """Byte-level BPE, or a Unigram language model with bytes for what it does not know."""
     vocab_size: int = Field(16_000, ge=4, le=1_000_000)
     """Entries asked for, special tokens and bytes included; a small corpus may yield fewer."""
     fit_on: Literal["train", "train+validation"] = "train"
@@ -87,7 +89,7 @@ class Tokenizer(Section):
 
     @model_validator(mode="after")
     def _can_work(self) -> Tokenizer:
-        if self.byte_alphabet == "all" and self.vocab_size < 259:
+        if (self.byte_alphabet == "all" or self.kind == "unigram") and self.vocab_size < 259:
             raise ValueError(
                 f"tokenizer.vocab_size = {self.vocab_size} can't hold 256 bytes and 3 special tokens: use at least 259"
             )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from shortrun.model.gpt import GPT
 from shortrun.score.losses import Loss, OfficialLoss, joined_bytes, joined_characters, token_nats
 from shortrun.tokens.batches import IGNORE
-from shortrun.tokens.bpe import Tokenizer
+from shortrun.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

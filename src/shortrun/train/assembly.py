@@ -15,7 +15,8 @@ from shortrun.score.evaluate import ScoringSet
 from shortrun.score.losses import joined_bytes, joined_characters
 from shortrun.text.corpus import Corpus, load_corpus
 from shortrun.tokens.batches import Batches, make_batches
-from shortrun.tokens.bpe import Tokenizer, train_bpe
+from shortrun.tokens.kinds import train_tokenizer
+from shortrun.tokens.tokenizer import Tokenizer
 from shortrun.train.device import choose_device, keep_freed_memory, machine, make_repeatable
 
 
@@ -59,7 +60,7 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None, threads: int | 
     corpus = load_corpus(recipe.data)
     if tokenizer is None:
         seen = corpus.train.titles if recipe.tokenizer.fit_on == "train" else _both(corpus)
-        tokenizer = train_bpe(seen, recipe.tokenizer)
+        tokenizer = train_tokenizer(seen, recipe.tokenizer)
     tuning = ScoringSet(tokenizer, corpus.tuning.titles) if corpus.tuning else None
     validation = ScoringSet(tokenizer, corpus.validation.titles)
     encoded = tokenizer.encode_many(corpus.train.titles)

@@ -19,7 +19,8 @@ from typing import Any
 from shortrun.errors import UserError
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import differences, parse_recipe, to_toml
-from shortrun.tokens.bpe import Tokenizer, load_tokenizer
+from shortrun.tokens.kinds import load_tokenizer
+from shortrun.tokens.tokenizer import Tokenizer
 
 
 class RunFolder:

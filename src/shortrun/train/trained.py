@@ -9,7 +9,7 @@ from shortrun.errors import UserError
 from shortrun.model.generate import generate
 from shortrun.model.gpt import GPT
 from shortrun.recipe import Recipe
-from shortrun.tokens.bpe import Tokenizer
+from shortrun.tokens.tokenizer import Tokenizer
 from shortrun.train.checkpoints import newest_checkpoint, whole_checkpoints
 from shortrun.train.device import choose_device, keep_freed_memory, make_repeatable
 from shortrun.train.folder import RunFolder
