@@ -277,7 +277,7 @@ SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
     "rdrop": {"train": {"rdrop": 2.0}},
     "label smoothing": {"train": {"label_smoothing": 0.1}},
     "ema": {"train": {"ema": 0.9}},
-    "unigram": {"tokenizer": {"kind": "unigram"}},
+    "unigram": {"tokenizer": {"kind": "unigram", "vocab_size": 400}},
 }
 
 
