@@ -12,7 +12,6 @@ from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import Optimizers, make_optimizer
 from shortrun.recipe import Recipe
 from shortrun.score.evaluate import ScoringSet
-from shortrun.score.losses import joined_bytes, joined_characters
 from shortrun.text.corpus import Corpus, load_corpus
 from shortrun.tokens.batches import Batches, make_batches
 from shortrun.tokens.kinds import train_tokenizer
@@ -76,10 +75,7 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None, threads: int | 
             "train_tokens": batches.tokens_per_epoch,
             "validation_tokens": len(validation.joined_ids),
         },
-        "denominators": {
-            "characters": joined_characters(corpus.validation.titles),
-            "bytes": joined_bytes(corpus.validation.titles),
-        },
+        "denominators": {"characters": validation.characters, "bytes": validation.bytes},
         "machine": machine(device, reason, threads),
     }
     return Assembly(

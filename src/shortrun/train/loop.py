@@ -256,7 +256,8 @@ class _Loop:
 
     def _checkpoint_is_due(self, step: int, evaluation: Evaluation | None) -> bool:
         every = self.parts.recipe.train.checkpoint_every
-        best_so_far = evaluation is not None and evaluation.selection_loss < self.best
+        # "or equal": a resumed run reaches the best of a damaged checkpoint again, and must save it again
+        best_so_far = evaluation is not None and evaluation.selection_loss <= self.best
         return best_so_far or (step % every == 0 if every else evaluation is not None)
 
     def _save(self, began: float) -> None:

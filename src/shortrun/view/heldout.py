@@ -17,7 +17,7 @@ from shortrun.errors import ShortrunError
 from shortrun.score.evaluate import ScoringSet
 from shortrun.score.intervals import bootstrap_interval
 from shortrun.score.losses import EOS_CHARACTERS
-from shortrun.text.corpus import load_corpus
+from shortrun.text.corpus import Corpus, load_corpus
 from shortrun.train.folder import RunFolder
 from shortrun.train.trained import Trained, load_checkpoints
 
@@ -32,9 +32,16 @@ def evaluate_run(
     """
     models = load_checkpoints(path, every=every)
     newest = models[-1]
-    if titles is None:
+    corpus: Corpus | None = None
+    try:
         corpus = load_corpus(newest.recipe.data)
         RunFolder.open(path).require_same_data(corpus.manifest)
+    except ShortrunError:
+        if titles is None:
+            raise
+        corpus = None  # other titles can be scored without the run's own
+    if titles is None:
+        assert corpus is not None
         titles = corpus.split(split).titles
     scoring = ScoringSet(newest.tokenizer, titles)
     characters = np.array([len(title) + EOS_CHARACTERS for title in titles])
@@ -46,7 +53,7 @@ def evaluate_run(
     result = {"run": str(path), **rows[-1], "checkpoints": rows}
     result["hardest"] = [_title(titles, nats, characters, index) for index in order[::-1][:show]]
     result["easiest"] = [_title(titles, nats, characters, index) for index in order[:show]]
-    result["share_in_training"] = _share_in_training(newest, titles)
+    result["share_in_training"] = _share_in_training(titles, corpus)
     return result
 
 
@@ -69,10 +76,9 @@ def _title(titles: Sequence[str], nats: Any, characters: Any, index: int) -> dic
     return {"title": titles[index], "nats": float(nats[index]), "loss": float(nats[index] / characters[index])}
 
 
-def _share_in_training(trained: Trained, titles: Sequence[str]) -> float | None:
+def _share_in_training(titles: Sequence[str], corpus: Corpus | None) -> float | None:
     """Share of the titles that were trained on too; None where the training titles can't be read any more."""
-    try:
-        known = set(load_corpus(trained.recipe.data).train.titles)
-    except ShortrunError:
+    if corpus is None:
         return None
+    known = set(corpus.train.titles)
     return sum(title in known for title in titles) / len(titles)
