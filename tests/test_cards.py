@@ -18,17 +18,23 @@ PLAIN = {
     "batches.block_size", "batches.batch_size", "model.n_layer", "model.n_head", "model.d_model", "optim.lr",
     "train.epochs", "train.seed", "train.evals_per_epoch", "train.checkpoint_every", "train.device", "train.threads",
     "train.log_every", "score.batch_tokens",
+    "tokenizer.path",
 }  # fmt: skip
-OFF = {'optim.decay = "all"', 'optim.sharpness = "none"', 'train.precision = "float32"'}
+OFF = {
+    'schedule.weight_decay = "constant"',
+    'optim.decay = "all"',
+    'optim.sharpness = "none"',
+    'train.precision = "float32"',
+}
 
 
 def switches_of_the_recipe() -> set[str]:
-    """Every choice of every field that chooses, and every other field, but for those above and where data comes from."""
+    """Every choice of every field that chooses, and every other field, but for those above and what data is read."""
     found = set()
     for section, fields in Recipe():
         for name, about in type(fields).model_fields.items():
             field = f"{section}.{name}"
-            if section == "data" or field in PLAIN:
+            if (section == "data" and name != "normalise") or field in PLAIN:
                 continue
             if get_origin(about.annotation) is Literal and field not in ("tokenizer.byte_alphabet", "tokenizer.fit_on"):
                 found |= {f'{field} = "{choice}"' for choice in get_args(about.annotation)}

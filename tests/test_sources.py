@@ -24,6 +24,7 @@ from shortrun.errors import UserError
 from shortrun.recipe import Data
 from shortrun.text import sources
 from shortrun.text.cleaning import clean, cleaned
+from shortrun.text.corpus import load_corpus
 from shortrun.text.sources import preflight, read_titles, titles_from_files
 from shortrun.text.synthetic import sample_titles
 
@@ -479,3 +480,18 @@ def test_without_the_datasets_library_the_sentence_says_how_to_get_it(monkeypatc
     monkeypatch.setitem(sys.modules, "datasets", None)  # importing it now fails, as if it were not installed
     with pytest.raises(UserError, match=r'pip install "shortrun\[hub\]"'):
         read_titles(of_hub())
+
+
+def test_lossy_normalisation_is_open_and_counted(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.txt", "Ünïted  ﬁle\nplain\n¨\n".encode())
+    found = titles_from_files([path], "title", ("nfkc", "no-accents", "lowercase", "single-spaces"))
+    assert found.titles == ["united file", "plain"]
+    assert +found.changes == {
+        "changed_by_nfkc": 2, "changed_by_no-accents": 2, "changed_by_lowercase": 1, "changed_by_single-spaces": 1, "blank": 1,
+    }  # fmt: skip
+    as_is = titles_from_files([path], "title")
+    assert as_is.titles == ["Ünïted  ﬁle", "plain", "¨"]
+    data = Data(path=(str(path),), num_titles=3, shuffle=False, val_frac=0.4, normalise=("lowercase",))
+    manifest = load_corpus(data).manifest
+    assert manifest["normalise"] == ["lowercase"]
+    assert manifest["cleaning"] == {"changed_by_lowercase": 1}

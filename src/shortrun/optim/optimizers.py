@@ -8,23 +8,25 @@ import torch
 from torch import nn
 
 from shortrun import recipe
+from shortrun.errors import UserError
 
 
 class Optimizers:
-    """One or two torch optimizers that step together; each group remembers its peak learning rate."""
+    """One or two torch optimizers that step together; each group remembers its peak learning rate and weight decay."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
         for group in self.groups():
-            group["peak"] = group["lr"]
+            group["peak"], group["peak_weight_decay"] = group["lr"], group["weight_decay"]
 
     def groups(self) -> list[dict[str, Any]]:
         return [group for part in self.parts for group in part.param_groups]
 
-    def step(self, rate: float) -> None:
-        """Moves the weights at `rate` times each group's peak learning rate."""
+    def step(self, rate: float, decay: float = 1.0) -> None:
+        """Moves the weights at `rate` times each group's peak learning rate and `decay` times its weight decay."""
         for group in self.groups():
             group["lr"] = rate * group["peak"]
+            group["weight_decay"] = decay * group["peak_weight_decay"]
         for part in self.parts:
             part.step()
 
@@ -44,7 +46,8 @@ def make_optimizer(model: nn.Module, settings: recipe.Optim) -> Optimizers:
     """The optimizer a recipe names, over all of a model's parameters.
 
     muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) takes the blocks' linear maps; adamw the embeddings, the
-    head, gates, norms and biases.
+    head, gates, norms and biases. lion (Chen et al. 2023, arXiv 2302.06675) and soap (Vyas et al. 2024, arXiv 2409.11321;
+    its first step only looks at the gradient) take every parameter. Raises UserError where their library is missing.
     """
     matrices = _matrices(model)
     in_blocks = {id(p) for name, p in model.named_parameters() if name.startswith("blocks.") and ".gate." not in name}
@@ -59,8 +62,13 @@ def make_optimizer(model: nn.Module, settings: recipe.Optim) -> Optimizers:
             {"params": [p for p in rest if id(p) not in decaying], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
-    if settings.name == "sgd":
-        return Optimizers(torch.optim.SGD(groups, lr=settings.lr))
+    match settings.name:
+        case "sgd":
+            return Optimizers(torch.optim.SGD(groups, lr=settings.lr))
+        case "lion":
+            return Optimizers(_library().Lion(groups, lr=settings.lr, betas=settings.betas))
+        case "soap":
+            return Optimizers(_library().SOAP(groups, lr=settings.lr, betas=settings.betas))
     adamw = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
     if settings.name == "adamw":
         return Optimizers(adamw)
@@ -71,6 +79,14 @@ def make_optimizer(model: nn.Module, settings: recipe.Optim) -> Optimizers:
         weight_decay=settings.muon_weight_decay,
     )
     return Optimizers(muon, adamw)
+
+
+def _library() -> Any:
+    try:
+        import pytorch_optimizer
+    except ImportError:
+        raise UserError("The lion and soap optimizers come with an extra: pip install 'shortrun[optimizers]'") from None
+    return pytorch_optimizer
 
 
 def _matrices(model: nn.Module) -> list[nn.Parameter]:

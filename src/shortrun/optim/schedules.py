@@ -1,4 +1,4 @@
-"""Learning rate schedules: functions of the step alone, so a resumed run needs no scheduler state."""
+"""Schedules of the learning rate and of weight decay: functions of the step alone, so a resumed run needs no state."""
 
 from __future__ import annotations
 
@@ -19,6 +19,21 @@ def rate(step: int, total_steps: int, settings: Schedule, peak: float) -> float:
     done, steps = step - 1 - warmup, max(total_steps - warmup, 1)
     floor = settings.min_lr / peak
     return floor + (1 - floor) * _shape(done / steps, settings, share_of_all=steps / total_steps)
+
+
+def decay_rate(step: int, total_steps: int, settings: Schedule) -> float:
+    """Weight decay at a step (counted from 1) as a share of the recipe's value: from 1 towards 0, just after the last step.
+
+    It multiplies the learning rate, so it falls with that besides (Loshchilov & Hutter 2019, arXiv 1711.05101).
+    """
+    progress = (step - 1) / total_steps
+    match settings.weight_decay:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1 - progress
+        case "cosine":
+            return (1 + cos(pi * progress)) / 2
 
 
 def _shape(progress: float, settings: Schedule, share_of_all: float) -> float:

@@ -76,6 +76,7 @@ def load_corpus(data: Data) -> Corpus:
         **source.origin,
         "shuffle": data.shuffle and data.source != "synthetic",  # those come in random order
         "seed": data.seed,
+        "normalise": list(data.normalise),
         "cleaning": dict(sorted((+source.changes).items())),
         "sha256": fingerprint(titles),
         "splits": {split.name: split.manifest() for split in splits},

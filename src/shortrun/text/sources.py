@@ -50,17 +50,17 @@ def read_titles(data: Data) -> Titles:
     order: Sequence[int] | np.ndarray[Any, Any] = range(len(rows))
     if data.shuffle:
         order = np.random.default_rng(data.seed).permutation(len(rows))  # what Dataset.shuffle(seed) does
-    titles = list(islice(cleaned((rows[index] for index in order), changes), wanted))
+    titles = list(islice(cleaned((rows[index] for index in order), changes, data.normalise), wanted))
     if wanted is not None and len(titles) < wanted:
         raise UserError(_too_few(data, len(titles)))
     return Titles(titles, origin, changes)
 
 
-def titles_from_files(paths: Sequence[str], column: str) -> Titles:
-    """Every title of some files, cleaned, in order."""
+def titles_from_files(paths: Sequence[str], column: str, normalise: Sequence[str] = ()) -> Titles:
+    """Every title of some files, cleaned and normalised, in order."""
     changes: Counter[str] = Counter()
     rows, origin = _file_rows(paths, column, changes)
-    titles = list(cleaned(rows, changes))
+    titles = list(cleaned(rows, changes, normalise))
     if not titles:
         raise UserError(f"{', '.join(paths)}: there is no title to read")
     return Titles(titles, origin, changes)

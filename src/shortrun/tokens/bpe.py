@@ -1,22 +1,32 @@
-"""Byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909), by the `tokenizers` library, as Mainrun's baseline has it.
+"""Byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909), by the `tokenizers` library: learned as Mainrun's baseline
+learns it, or GPT-2's own vocabulary.
 
 The baseline's pre-tokenizer puts a space before each title; `decode` takes exactly that one away again.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HFTokenizer
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from shortrun import recipe
 from shortrun.errors import UserError
 from shortrun.tokens.tokenizer import EOS, PAD, UNK, Tokenizer
 
+GPT2_EOS = "<|endoftext|>"
+GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+"""What the two files of GPT-2's vocabulary are called: on the hub, and as OpenAI published them."""
+GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""The pattern by which GPT-2's byte-level pre-tokenizer cuts text into words."""
+
 
 class BPE(Tokenizer):
-    """Byte-level BPE from the JSON of the `tokenizers` library."""
+    """Byte-level BPE from the JSON of the `tokenizers` library, with its <eos> or GPT-2's."""
 
     def __init__(self, serialised: str) -> None:
         super().__init__(serialised)
@@ -24,38 +34,120 @@ class BPE(Tokenizer):
         self._titles.encode_special_tokens = True  # special tokens' text inside a title stays text
         self._joined = HFTokenizer.from_str(serialised)
         self.vocab_size = self._titles.get_vocab_size()
-        self.pad, self.eos, self.unk = (self._special(token) for token in (PAD, EOS, UNK))
-
-    def _special(self, token: str) -> int:
-        token_id = self._titles.token_to_id(token)
-        if token_id is None:
-            raise UserError(f"The tokenizer has no {token} token; shortrun needs {PAD}, {EOS} and {UNK}")
-        return int(token_id)
+        self.pad, self.unk = self._titles.token_to_id(PAD), self._titles.token_to_id(UNK)
+        ends = [self._titles.token_to_id(token) for token in (EOS, GPT2_EOS)]
+        self.eos = next((end for end in ends if end is not None), -1)
+        if self.eos < 0:
+            raise UserError(f"The tokenizer has no {EOS} token, which marks a title's end")
+        settings = json.loads(serialised)
+        # the baseline's way of putting a space before each title leaves one that has a space as it is: that one is doubled
+        self._doubles = bool((settings["pre_tokenizer"] or {}).get("add_prefix_space"))
+        self._prefixes = self._doubles or (settings["normalizer"] or {}).get("type") == "Prepend"
 
     def encode_many(self, titles: Iterable[str]) -> list[list[int]]:
         """Ids of each title, without its end; many at once are encoded in parallel."""
-        # A title that begins with a space would be left as it is; doubling the space keeps the one that is the title's.
-        marked = [" " + title if title.startswith(" ") else title for title in titles]
-        return [encoding.ids for encoding in self._titles.encode_batch_fast(marked)]
+        if self._doubles:
+            titles = [" " + title if title.startswith(" ") else title for title in titles]
+        return [encoding.ids for encoding in self._titles.encode_batch_fast(list(titles))]
 
     def encode_joined(self, titles: Iterable[str]) -> list[int]:
         """Ids of the titles joined by "<eos>" and ending in one, as Mainrun encodes a split: text "<eos>" is an end."""
+        if self._titles.token_to_id(EOS) is None:
+            return super().encode_joined(titles)
         return list(self._joined.encode("".join(title + EOS for title in titles)).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self._titles.decode(list(ids), skip_special_tokens=False)).removeprefix(" ")
+        text = str(self._titles.decode(list(ids), skip_special_tokens=False))
+        return text.removeprefix(" ") if self._prefixes else text
 
 
 def train_bpe(titles: Iterable[str], settings: recipe.Tokenizer) -> BPE:
-    """Learns byte-level BPE merges from titles, as Mainrun's baseline does; the same titles give the same file."""
+    """Learns byte-level BPE merges from titles, as Mainrun's baseline does; the same titles give the same file.
+
+    Whole pieces are cut out before the words are, each with the space before it, and are in the vocabulary both ways.
+    """
     bpe = HFTokenizer(models.BPE(unk_token=UNK))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    wholes = [prefix + piece for piece in settings.whole_pieces for prefix in (" ", "")]
+    if wholes:
+        bpe.normalizer = normalizers.Prepend(" ")
+        bpe.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_whole_or_word(settings.whole_pieces)), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=settings.vocab_size,
+        vocab_size=settings.vocab_size - len(wholes),
         special_tokens=[PAD, EOS, UNK],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if settings.byte_alphabet == "all" else [],
         show_progress=False,
     )
     bpe.train_from_iterator(titles, trainer)
+    serialised = bpe.to_str(pretty=True)
+    return BPE(_with_whole_pieces(serialised, wholes) if wholes else serialised)
+
+
+def _whole_or_word(pieces: Sequence[str]) -> str:
+    """A pattern for one of the pieces, the longest first, or else a word.
+
+    A piece that begins or ends in a letter or digit is only found where no further one adjoins: "GPT-4", not "GPT-40".
+    """
+    alternatives = []
+    for piece in sorted(pieces, key=len, reverse=True):
+        before = r"(?<![\p{L}\p{N}])" if piece[0].isalnum() else ""
+        after = r"(?![\p{L}\p{N}])" if piece[-1].isalnum() else ""
+        alternatives.append(f" ?{before}{re.escape(piece)}{after}")
+    return "|".join([*alternatives, GPT2_WORDS])
+
+
+def _with_whole_pieces(serialised: str, wholes: Sequence[str]) -> str:
+    """The tokenizer with each piece in its vocabulary, where `ignore_merges` finds a whole word before any merge."""
+    tree = json.loads(serialised)
+    tree["model"]["ignore_merges"] = True
+    vocabulary: dict[str, int] = tree["model"]["vocab"]
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    for whole in wholes:
+        spelled = "".join(word for word, _ in byte_level.pre_tokenize_str(whole))
+        vocabulary.setdefault(spelled, len(vocabulary))
+    return json.dumps(tree, ensure_ascii=False, indent=2)
+
+
+def gpt2(settings: recipe.Tokenizer) -> BPE:
+    """GPT-2's 50,257 entries (Radford et al. 2019), from a folder that holds its two files, or from the hub.
+
+    Its <|endoftext|> is a title's end. Raises UserError where the files are not there or not GPT-2's.
+    """
+    if settings.path is None:
+        bpe = _gpt2_of_the_hub()
+    else:
+        vocabulary, merges = _gpt2_files(Path(settings.path))
+        try:
+            bpe = HFTokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+        except Exception as error:  # the library raises plain exceptions for every kind of malformed file
+            raise UserError(f"{vocabulary} and {merges} are not a vocabulary of GPT-2's kind: {error}") from None
+        bpe.add_special_tokens([GPT2_EOS])
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    if bpe.get_vocab_size() != settings.vocab_size:
+        raise UserError(f"GPT-2's vocabulary has {settings.vocab_size:,} entries, this one {bpe.get_vocab_size():,}")
     return BPE(bpe.to_str(pretty=True))
+
+
+def _gpt2_files(folder: Path) -> tuple[Path, Path]:
+    for vocabulary, merges in GPT2_FILES:
+        if (folder / vocabulary).is_file() and (folder / merges).is_file():
+            return folder / vocabulary, folder / merges
+    wanted = " nor ".join(" and ".join(pair) for pair in GPT2_FILES)
+    raise UserError(f"tokenizer.path = {str(folder)!r} holds neither {wanted}")
+
+
+def _gpt2_of_the_hub() -> HFTokenizer:
+    try:
+        return HFTokenizer.from_pretrained("openai-community/gpt2")
+    except Exception as error:  # no network, no cache, no such repository: each raises its own
+        raise UserError(
+            "GPT-2's vocabulary could not be fetched from the hub; set tokenizer.path to a folder with its vocab.json and "
+            f"merges.txt to do without ({type(error).__name__}: {error})"
+        ) from None

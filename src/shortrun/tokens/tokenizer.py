@@ -17,12 +17,13 @@ PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 
 
 class Tokenizer(ABC):
-    """A trained tokenizer. `tokens.kinds` trains one and reads one back."""
+    """A trained tokenizer. `tokens.kinds` makes one and reads one back."""
 
     vocab_size: int
-    pad: int
     eos: int
-    unk: int
+    pad: int | None
+    """Ids that no title ever holds, where the vocabulary has them: padding, and what could not be encoded."""
+    unk: int | None
 
     def __init__(self, serialised: str) -> None:
         self._serialised = serialised

@@ -14,7 +14,7 @@ from shortrun.recipe import Recipe
 from shortrun.score.evaluate import ScoringSet
 from shortrun.text.corpus import Corpus, load_corpus
 from shortrun.tokens.batches import Batches, make_batches
-from shortrun.tokens.kinds import train_tokenizer
+from shortrun.tokens.kinds import make_tokenizer
 from shortrun.tokens.tokenizer import Tokenizer
 from shortrun.train.device import choose_device, keep_freed_memory, machine, make_repeatable
 
@@ -48,7 +48,7 @@ class Assembly:
 
 
 def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None, threads: int | None = None) -> Assembly:
-    """Builds the parts in the order in which text becomes a loss. A resumed run gives its tokenizer, a new one trains it,
+    """Builds the parts in the order in which text becomes a loss. A resumed run gives its tokenizer, a new one makes it,
     and the number of threads it began with.
 
     The initial weights follow from `train.seed`. Raises UserError for anything that can't work, before a step is taken.
@@ -59,7 +59,7 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None, threads: int | 
     corpus = load_corpus(recipe.data)
     if tokenizer is None:
         seen = corpus.train.titles if recipe.tokenizer.fit_on == "train" else _both(corpus)
-        tokenizer = train_tokenizer(seen, recipe.tokenizer)
+        tokenizer = make_tokenizer(seen, recipe.tokenizer)
     tuning = ScoringSet(tokenizer, corpus.tuning.titles) if corpus.tuning else None
     validation = ScoringSet(tokenizer, corpus.validation.titles)
     encoded = tokenizer.encode_many(corpus.train.titles)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from shortrun.errors import ShortrunError, UserError
-from shortrun.optim.schedules import rate
+from shortrun.optim.schedules import decay_rate, rate
 from shortrun.recipe import Recipe
 from shortrun.train.assembly import Assembly, assemble
 from shortrun.train.checkpoints import Checkpoint, Progress, best_selection_loss, newest_checkpoint, save_checkpoint
@@ -179,7 +179,8 @@ class _Loop:
         recipe = parts.recipe
         share = rate(step, parts.batches.total_steps, recipe.schedule, recipe.optim.lr)
         lr = share * recipe.optim.lr
-        result = train_step(parts.model, parts.optimizer, batch, share, (recipe.train.seed, step), recipe)
+        decay = decay_rate(step, parts.batches.total_steps, recipe.schedule)
+        result = train_step(parts.model, parts.optimizer, batch, share, (recipe.train.seed, step), recipe, decay)
         now = time.perf_counter()
         if not result.finite:
             raise Diverged(

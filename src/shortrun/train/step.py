@@ -39,9 +39,15 @@ def passes_per_step(settings: recipe.Recipe) -> int:
 
 
 def train_step(
-    model: GPT, optimizer: Optimizers, batch: Batch, rate: float, seed: tuple[int, int], settings: recipe.Recipe
+    model: GPT,
+    optimizer: Optimizers,
+    batch: Batch,
+    rate: float,
+    seed: tuple[int, int],
+    settings: recipe.Recipe,
+    decay: float = 1.0,
 ) -> StepResult:
-    """Takes one step at `rate` times each parameter group's peak learning rate.
+    """Takes one step at `rate` times each parameter group's peak learning rate and `decay` times its weight decay.
 
     `seed` = (run's seed, step) decides dropout, so a step's randomness does not depend on the steps before it. With SAM,
     both passes drop the same activations.
@@ -54,7 +60,7 @@ def train_step(
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.optim.grad_clip)
     finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
     if finite:
-        optimizer.step(rate)
+        optimizer.step(rate, decay)
     return StepResult(loss.item(), norm.item(), finite)
 
 

@@ -32,7 +32,7 @@ class Trained:
             ids,
             count=count,
             eos=self.tokenizer.eos,
-            banned=[self.tokenizer.pad, self.tokenizer.unk],
+            banned=[token for token in (self.tokenizer.pad, self.tokenizer.unk) if token is not None],
             temperature=temperature,
             seed=seed,
             max_tokens=len(ids) + 2 * self.model.block_size,

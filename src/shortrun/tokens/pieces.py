@@ -1,4 +1,4 @@
-"""Unigram language-model tokenization (Kudo 2018, arXiv 1804.10959), by sentencepiece, lossless.
+"""sentencepiece's tokenizers, lossless: a Unigram language model over pieces (Kudo 2018, arXiv 1804.10959), or characters.
 
 No normalisation, no dummy prefix, spaces kept, unknown characters as bytes. sentencepiece trains the same model each
 time, which the `tokenizers` library's Unigram does not.
@@ -21,8 +21,8 @@ SPACE = "\u2581"
 """sentencepiece's own mark for a space. In a title, where it is rare, it is encoded by its bytes so that it comes back."""
 
 
-class Unigram(Tokenizer):
-    """A sentencepiece Unigram model, serialised as {"kind": "unigram", "model": base64}."""
+class Pieces(Tokenizer):
+    """A sentencepiece model, serialised as {"kind": its kind in the recipe, "model": base64}."""
 
     def __init__(self, serialised: str) -> None:
         super().__init__(serialised)
@@ -45,16 +45,23 @@ class Unigram(Tokenizer):
         return str(self._pieces.decode(list(ids)))
 
 
-def train_unigram(titles: Iterable[str], settings: recipe.Tokenizer) -> Unigram:
-    """Learns a Unigram model from titles; the same titles give the same file."""
+def train_pieces(titles: Iterable[str], settings: recipe.Tokenizer) -> Pieces:
+    """Learns a Unigram or character model from titles; the same titles give the same file.
+
+    Whole pieces are whole wherever they stand, with and without a space before.
+    """
+    whole = [prefix + piece.replace(" ", SPACE) for piece in settings.whole_pieces for prefix in (SPACE, "")]
+    if settings.kind == "character":
+        whole.append(SPACE)  # however small the vocabulary: in bytes, the mark would not come back as a space
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(titles),
             model_writer=model,
-            model_type="unigram",
+            model_type="char" if settings.kind == "character" else "unigram",
             vocab_size=settings.vocab_size,
             hard_vocab_limit=False,  # a small corpus yields fewer pieces
+            user_defined_symbols=whole,
             normalization_rule_name="identity",
             byte_fallback=True,
             add_dummy_prefix=False,
@@ -72,4 +79,4 @@ def train_unigram(titles: Iterable[str], settings: recipe.Tokenizer) -> Unigram:
         )
     except RuntimeError as error:
         raise UserError(f"sentencepiece can't train on these titles: {error}") from None
-    return Unigram(json.dumps({"kind": "unigram", "model": base64.b64encode(model.getvalue()).decode()}))
+    return Pieces(json.dumps({"kind": settings.kind, "model": base64.b64encode(model.getvalue()).decode()}))
