@@ -17,14 +17,16 @@ from torch import Tensor, nn
 
 from shortrun.errors import UserError
 from shortrun.model.attention import CausalSelfAttention, Rotary, title_mask
+from shortrun.model.dropout import Dropout, drop
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
 from shortrun.optim.schedules import decay_rate, rate
 from shortrun.recipe import Model, Optim, Recipe, Schedule
 from shortrun.tokens.batches import Batch
 from shortrun.train.loop import resume, train
-from shortrun.train.step import divergence, passes_per_step, train_step
+from shortrun.train.step import passes_per_step, train_step
 from tests.conftest import tiny_recipe
+from tests.test_objective import symmetric_divergence
 from tests.test_training import assert_same_end
 
 EOS, VOCAB, BLOCK = 1, 40, 12
@@ -57,8 +59,8 @@ def test_the_reports_parameter_counts(settings: dict[str, int], vocab: int, bloc
 
 
 @pytest.mark.parametrize("isolate", [False, True])
-def test_attention_is_the_plain_softmax(isolate: bool) -> None:
-    """Scaled dot-product attention against softmax(q k^T / sqrt(K)) v, written out."""
+def test_attention_is_the_plain_softmax(isolate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of its ways, the product written out and torch's kernel, against softmax(q k^T / sqrt(K)) v in einsums."""
     torch.manual_seed(0)
     attention = CausalSelfAttention(Model(n_layer=1, n_head=2, d_model=16, dropout=0.0), BLOCK).double()
     x, ids = torch.randn(3, BLOCK, 16, dtype=torch.float64), torch.randint(0, 4, (3, BLOCK))
@@ -69,6 +71,8 @@ def test_attention_is_the_plain_softmax(isolate: bool) -> None:
         allowed = title_mask(ids, EOS)
     weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
     expected = attention.proj(torch.einsum("bhij,bjhk->bihk", weights, v).reshape(3, BLOCK, 16))
+    assert torch.allclose(attention(x, allowed if isolate else None), expected, atol=1e-12)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # then, and off the CPU, it is torch's kernel
     assert torch.allclose(attention(x, allowed if isolate else None), expected, atol=1e-12)
 
 
@@ -90,9 +94,30 @@ def test_isolated_titles_never_see_each_other() -> None:
     assert not torch.allclose(seeing(ids)[:, 8:], seeing(changed)[:, 8:])
 
 
+@pytest.mark.parametrize("p", [0.0603, 0.5, 0.99])
+def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(1001, 999, requires_grad=True)
+    y = drop(x, p)
+    kept = y != 0
+    error = 5 * math.sqrt(p * (1 - p) / x.numel())
+    assert float(kept.double().mean()) == pytest.approx(1 - p, abs=error)
+    assert float(kept[:, :7].double().mean()) == pytest.approx(1 - p, abs=error * 12), "in every column"
+    assert {round(scale, 4) for scale in y[kept].tolist()} == {round(float(y.max()), 4)}
+    assert float(y.max()) == pytest.approx(1 / (1 - p), rel=2**-16 / (1 - p))
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(gradient, y.detach()), "the same elements are dropped on the way back"
+    torch.manual_seed(0)
+    again, other = drop(x, p), drop(x, p)
+    assert torch.equal(again, y)
+    assert not torch.equal(other, y)
+    assert torch.equal(Dropout(p).eval()(x), x)
+    assert drop(x, 0.0) is x
+
+
 def test_attention_dropout_works_under_the_mask() -> None:
     attention = CausalSelfAttention(Model(n_layer=1, n_head=2, d_model=16, dropout=0.5), BLOCK).train()
-    attention.resid_drop = nn.Dropout(0.0)
+    attention.resid_drop = Dropout(0.0)
     x, mask = torch.randn(1, BLOCK, 16), title_mask(torch.full((1, BLOCK), 5), EOS)
     assert not torch.allclose(attention(x, mask), attention(x, mask))
 
@@ -186,15 +211,6 @@ def test_sam_steps_by_the_gradient_at_the_worst_nearby_point(kind: str) -> None:
     assert passes_per_step(recipe) == 2
 
 
-def test_rdrops_divergence_is_the_symmetric_one() -> None:
-    one, other = torch.randn(6, VOCAB, dtype=torch.float64), torch.randn(6, VOCAB, dtype=torch.float64)
-    p, q = one.softmax(-1), other.softmax(-1)
-    expected = ((p * (p / q).log()).sum(-1) + (q * (q / p).log()).sum(-1)) / 2
-    counted = torch.tensor([True, True, False, True, False, True])
-    assert float(divergence(one, other, counted)) == pytest.approx(float(expected[counted].sum()), rel=1e-12)
-    assert float(divergence(one, one, counted)) == 0
-
-
 def test_rdrop_pulls_two_dropped_passes_together() -> None:
     batch, gaps = a_batch(), []
     for weight in (0.0, 20.0):
@@ -207,7 +223,7 @@ def test_rdrop_pulls_two_dropped_passes_together() -> None:
             train_step(model, optimizer, batch, 1.0, (0, step), recipe)
         with torch.no_grad():
             one, other = (model(batch.x_BT).flatten(0, 1) for _ in range(2))
-        gaps.append(float(divergence(one, other, torch.ones(len(one)))))
+        gaps.append(float(symmetric_divergence(one, other).sum()))
     assert gaps[1] < gaps[0] / 2
     assert passes_per_step(recipe) == 2
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from shortrun import recipe
 from shortrun.model.attention import CausalSelfAttention, title_mask
+from shortrun.model.dropout import Dropout
 
 
 class MLP(nn.Module):
@@ -25,7 +26,7 @@ class MLP(nn.Module):
             nn.Linear(settings.d_model, 4 * settings.d_model, bias=settings.bias),
             nn.GELU() if settings.mlp == "gelu" else SquaredReLU(),
             nn.Linear(4 * settings.d_model, settings.d_model, bias=settings.bias),
-            nn.Dropout(settings.dropout),
+            Dropout(settings.dropout),
         )
 
     @property
@@ -52,7 +53,7 @@ class SwiGLU(nn.Module):
         width = -(-settings.d_model * 8 // 3 // 8) * 8
         self.gate_value = nn.Linear(settings.d_model, 2 * width, bias=settings.bias)
         self.to_stream = nn.Linear(width, settings.d_model, bias=settings.bias)
-        self.drop = nn.Dropout(settings.dropout)
+        self.drop = Dropout(settings.dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         gate, value = self.gate_value(x_BTD).chunk(2, dim=-1)
@@ -114,7 +115,7 @@ class GPT(nn.Module):
         self.token_emb = nn.Embedding(vocab_size, settings.d_model)
         learned = settings.positions == "learned"
         self.pos_emb = nn.Parameter(torch.zeros(1, block_size, settings.d_model)) if learned else None
-        self.drop = nn.Dropout(settings.dropout)
+        self.drop = Dropout(settings.dropout)
         self.blocks = nn.ModuleList(Block(settings, block_size) for _ in range(settings.n_layer))
         self.ln_f = make_norm(settings)
         self.head = None if settings.tied_head else nn.Linear(settings.d_model, vocab_size, bias=False)
@@ -138,8 +139,17 @@ class GPT(nn.Module):
             for linear in (block.attn.proj, block.mlp.to_stream):
                 linear.weight.mul_((2 * len(self.blocks)) ** -0.5)
 
+    @property
+    def head_VD(self) -> Tensor:  # noqa: N802
+        """The head's weights: the logits are the last hidden states times these."""
+        return (self.head or self.token_emb).weight
+
     def forward(self, x_BT: Tensor) -> Tensor:
         """Logits_BTV of the token after each position. T may be at most block_size."""
+        return F.linear(self.hidden(x_BT), self.head_VD)
+
+    def hidden(self, x_BT: Tensor) -> Tensor:
+        """The normalised last hidden state hidden_BTD of each position, from which the head makes logits."""
         x_BTD = self.token_emb(x_BT) * self.embedding_scale
         if self.training and self.word_dropout:
             dropped_BT = (torch.rand(x_BT.shape, device=x_BT.device) < self.word_dropout) & (x_BT != self.eos)
@@ -150,7 +160,8 @@ class GPT(nn.Module):
         mask_B1TT = title_mask(x_BT, self.eos) if self.isolate_titles else None
         for block in self.blocks:
             x_BTD = block(x_BTD, mask_B1TT)
-        return F.linear(self.ln_f(x_BTD), (self.head or self.token_emb).weight)
+        hidden_BTD: Tensor = self.ln_f(x_BTD)
+        return hidden_BTD
 
     def count_parameters(self) -> int:
         """Trained numbers; a tied head shares the embedding's and is not counted again."""

@@ -93,7 +93,7 @@ def title_nats(
             y_BT = torch.tensor(
                 [window.targets + [IGNORE] * (T - len(window.targets)) for window in batch], device=device
             )
-            nats_B = token_nats(model(x_BT), y_BT).sum(dim=1).cpu().numpy()
+            nats_B = token_nats(model(x_BT), y_BT).sum(dim=1).numpy()
             np.add.at(nats, [window.title for window in batch], nats_B)
     return nats
 

@@ -54,10 +54,10 @@ def joined_bytes(titles: Sequence[str]) -> int:
 
 
 def token_nats(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """Cross-entropy in nats of each target, float64, shape (B, T); padded targets (-100) cost 0."""
+    """Cross-entropy in nats of each target, float64 on the CPU, shape (B, T); padded targets (-100) cost 0."""
     logits_BTV = logits_BTV if logits_BTV.dtype == torch.float64 else logits_BTV.float()
     nats_N = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none")
-    return nats_N.double().view(targets_BT.shape)
+    return nats_N.cpu().double().view(targets_BT.shape)  # on the CPU, for MPS has no float64
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One training step: a batch becomes a gradient, the gradient a change of the weights.
 
-Shapes: B rows, T positions, N = B * T, V vocabulary.
+Shapes: B rows, T positions, N = B * T.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from shortrun import recipe
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import Optimizers
-from shortrun.tokens.batches import IGNORE, Batch
+from shortrun.score.objective import training_loss
+from shortrun.tokens.batches import Batch
 
 ASAM_ETA = 0.01
 """Added to |w| in ASAM's neighbourhood, so that weights at 0 can move too (Kwon et al. 2021)."""
@@ -73,34 +73,17 @@ def _gradient(
     x_BT, y_N = batch.x_BT.to(device), batch.y_BT.to(device).flatten()
     copies = 2 if settings.train.rdrop else 1  # both of R-Drop's passes in one batch: dropout differs by row
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.train.precision == "bfloat16"):
-        logits_BTV = model(x_BT.repeat(copies, 1))
-    logits_NV, y_all = logits_BTV.flatten(0, 1).float(), y_N.repeat(copies)
-    count = batch.targets * copies
-    # the sum over targets, divided once: rows that are padded weigh as many targets as they hold
-    loss = F.cross_entropy(logits_NV, y_all, ignore_index=IGNORE, reduction="sum") / count
-    objective = loss
-    if settings.train.label_smoothing:
-        smoothing = settings.train.label_smoothing
-        objective = (
-            F.cross_entropy(logits_NV, y_all, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing) / count
+        objective, nats = training_loss(
+            model.hidden(x_BT.repeat(copies, 1)).flatten(0, 1),
+            model.head_VD,
+            y_N.repeat(copies),
+            label_smoothing=settings.train.label_smoothing,
+            rdrop=settings.train.rdrop,
         )
-    if settings.train.rdrop:
-        one_NV, other_NV = logits_NV.chunk(2)
-        objective = objective + settings.train.rdrop * divergence(one_NV, other_NV, y_N != IGNORE) / batch.targets
+    count = batch.targets * copies  # sums, divided once: rows that are padded weigh as many targets as they hold
     optimizer.zero_grad()
-    objective.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return loss.detach()
-
-
-def divergence(one_NV: Tensor, other_NV: Tensor, counted_N: Tensor) -> Tensor:
-    """Symmetric Kullback-Leibler divergence of two predictions, (KL(p|q) + KL(q|p)) / 2, summed over counted rows, nats.
-
-    R-Drop's regulariser (Wu et al. 2021, arXiv 2106.14448).
-    """
-    log_p_NV, log_q_NV = F.log_softmax(one_NV, dim=-1), F.log_softmax(other_NV, dim=-1)
-    # both divergences at once: sum (p - q)(log p - log q)
-    both_N = ((log_p_NV.exp() - log_q_NV.exp()) * (log_p_NV - log_q_NV)).sum(dim=-1)
-    return (both_N * counted_N).sum() / 2
+    (objective / count).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return nats / count
 
 
 @contextmanager

@@ -1,0 +1,126 @@
+"""The training loss over chunks against cross-entropy written out in float64: value and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from shortrun.score import objective
+from shortrun.score.objective import training_loss
+from shortrun.tokens.batches import IGNORE
+
+D, V = 16, 50
+
+
+def symmetric_divergence(one_NV: Tensor, other_NV: Tensor) -> Tensor:
+    p, q = one_NV.softmax(-1), other_NV.softmax(-1)
+    return ((p * (p / q).log()).sum(-1) + (q * (q / p).log()).sum(-1)) / 2
+
+
+def written_out(hidden: Tensor, head: Tensor, targets: Tensor, smoothing: float, rdrop: float) -> tuple[Tensor, Tensor]:
+    """The objective and the nats by torch's own cross_entropy over the whole logits."""
+    logits = hidden @ head.t()
+    nats = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+    objective = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)
+    if rdrop:
+        counted = targets.chunk(2)[0] != IGNORE
+        objective = objective + 2 * rdrop * symmetric_divergence(*logits.chunk(2))[counted].sum()
+    return objective, nats
+
+
+def material(rows: int, seed: int, ignored: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states of two passes over `rows` targets, a head, and the targets twice, in float64."""
+    made = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(2 * rows, D, generator=made, dtype=torch.float64)
+    head = 0.3 * torch.randn(V, D, generator=made, dtype=torch.float64)
+    targets = torch.randint(V, (rows,), generator=made)
+    if ignored:
+        targets[torch.rand(rows, generator=made) < 0.3] = IGNORE
+    return hidden, head, targets.repeat(2)
+
+
+def gradients(loss: Tensor, *inputs: Tensor) -> list[Tensor]:
+    return [gradient.double() for gradient in torch.autograd.grad(loss / 7, inputs)]
+
+
+@given(
+    rows=st.integers(1, 40),
+    chunk=st.integers(1, 2000),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    rdrop=st.sampled_from([0.0, 2.0]),
+    ignored=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 0.02)]
+)
+def test_it_is_cross_entropy(
+    dtype: torch.dtype,
+    tolerance: float,
+    rows: int,
+    chunk: int,
+    smoothing: float,
+    rdrop: float,
+    ignored: bool,
+    seed: int,
+) -> None:
+    hidden, head, targets = (x.requires_grad_() if x.is_floating_point() else x for x in material(rows, seed, ignored))
+    expected, expected_nats = written_out(hidden, head, targets, smoothing, rdrop)
+    expected_gradients = gradients(expected, hidden, head)
+    kind = torch.float32 if dtype == torch.bfloat16 else dtype
+    hidden, head = hidden.detach().to(kind).requires_grad_(), head.detach().to(kind).requires_grad_()
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+        patch.setattr(objective, "CHUNK", chunk)
+        found, nats = training_loss(hidden, head, targets, label_smoothing=smoothing, rdrop=rdrop)
+    found_value, expected_value, scale = found.item(), expected.item(), 1 + expected_nats.item()
+    assert abs(found_value - expected_value) <= tolerance * (scale + abs(expected_value))
+    assert abs(nats.item() - expected_nats.item()) <= tolerance * scale
+    for got, wanted in zip(gradients(found, hidden, head), expected_gradients, strict=True):
+        assert float((got - wanted).norm()) <= tolerance * (1 + float(wanted.norm()))
+
+
+def test_the_logits_are_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tensor that the loss makes is as large as the logits, in its forward or its backward pass."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = 0
+
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            made = [x for x in (result if isinstance(result, tuple | list) else [result]) if isinstance(x, Tensor)]
+            largest = max([largest, *(x.numel() for x in made)])
+            return result
+
+    monkeypatch.setattr(objective, "CHUNK", 10 * V)
+    hidden, head = torch.randn(400, D, requires_grad=True), torch.randn(V, D, requires_grad=True)
+    with Watch():  # type: ignore[no-untyped-call]
+        found, _ = training_loss(hidden, head, torch.randint(V, (400,)), label_smoothing=0.1)
+        found.backward()  # type: ignore[no-untyped-call]
+    assert 0 < largest <= 400 * D < 400 * V
+
+
+def test_nats_are_exact_enough_in_bfloat16_to_compare() -> None:
+    """The logits are rounded; what is made of them is not: against float64 from the same rounded logits."""
+    torch.manual_seed(0)
+    hidden, head, targets = torch.randn(500, D), torch.randn(V, D), torch.randint(V, (500,))
+    logits = (hidden.bfloat16() @ head.bfloat16().t()).double()
+    with torch.autocast("cpu", torch.bfloat16):
+        _, nats = training_loss(hidden, head, targets)
+    assert float(nats) / 500 == pytest.approx(float(F.cross_entropy(logits, targets)), abs=1e-3)
+
+
+def test_a_confident_mistake_and_an_infinity() -> None:
+    """A probability that underflows has a finite loss; a number that is none stays visible."""
+    hidden, head = torch.zeros(2, 1), torch.linspace(0, 1000, V)[:, None]
+    hidden[0] = 1.0
+    with torch.autocast("cpu", torch.bfloat16):
+        _, nats = training_loss(hidden, head, torch.tensor([0, 0]))
+    assert float(nats) == pytest.approx(1000 + torch.tensor(float(V)).log().item(), rel=1e-2)
+    _, nats = training_loss(torch.full((1, 1), torch.inf), head, torch.tensor([0]))
+    assert not torch.isfinite(nats)
