@@ -20,7 +20,7 @@ from shortrun.tokens.batches import StreamBatches, TokenizedTitles, make_batches
 from shortrun.tokens.bpe import train_bpe
 from shortrun.tokens.kinds import load_tokenizer
 from shortrun.train.device import make_repeatable
-from shortrun.train.step import train_step
+from shortrun.train.step import Objective, TrainingStep
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_the_whole_curve(golden: Path, recipe: Recipe) -> None:
     validation = ScoringSet(tokenizer, corpus.validation.titles)
     model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos)
     model.load_state_dict(load_file(golden / "initial_weights.safetensors"))
-    optimizer = make_optimizer(model, recipe.optim)
+    take = TrainingStep(Objective(model, recipe.train), model, make_optimizer(model, recipe.optim), recipe)
     assert model.count_parameters() == curve["parameters"]
     assert batches.tokens_per_epoch == curve["train_tokens"]
     assert (batches.steps_per_epoch, batches.total_steps) == (curve["batches_per_epoch"], curve["max_steps"])
@@ -69,7 +69,7 @@ def test_the_whole_curve(golden: Path, recipe: Recipe) -> None:
     expected_validation = dict(curve["validation_loss"])
     for step, expected in enumerate(curve["training_loss"], start=1):
         share = rate(step, batches.total_steps, recipe.schedule, recipe.optim.lr)
-        result = train_step(model, optimizer, batches.at(step), share, (1337, step), recipe)
+        result = take(batches.at(step), share, (1337, step))
         assert result.loss == pytest.approx(expected, abs=1e-5 if step <= 200 else 1e-4), step
         if step in expected_validation:
             official = validation.official_loss(model, block_size=32, batch_size=8)

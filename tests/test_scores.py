@@ -19,7 +19,7 @@ from shortrun.errors import UserError
 from shortrun.model.gpt import GPT
 from shortrun.recipe import Model
 from shortrun.recipe import Tokenizer as TokenizerSettings
-from shortrun.score.evaluate import ScoringSet, official_loss, title_nats
+from shortrun.score.evaluate import ScoringSet, Share, official_loss, title_nats
 from shortrun.score.intervals import bootstrap_interval
 from shortrun.score.losses import joined_bytes, joined_characters, token_nats
 from shortrun.tokens.bpe import train_bpe
@@ -98,7 +98,8 @@ def test_another_title_does_not_move_a_titles_nats() -> None:
 
 def _score_shard(shard: tuple[int, int]) -> list[float]:
     torch.set_num_threads(1)
-    nats = title_nats(a_model(torch.float32), some_titles(80), eos=EOS, block_size=BLOCK, batch_tokens=96, shard=shard)
+    share = Share(*shard)
+    nats = title_nats(a_model(torch.float32), some_titles(80), eos=EOS, block_size=BLOCK, batch_tokens=96, share=share)
     values: list[float] = nats.tolist()
     return values
 

@@ -24,7 +24,7 @@ from shortrun.optim.schedules import decay_rate, rate
 from shortrun.recipe import Model, Optim, Recipe, Schedule
 from shortrun.tokens.batches import Batch
 from shortrun.train.loop import resume, train
-from shortrun.train.step import passes_per_step, train_step
+from shortrun.train.step import Objective, TrainingStep, passes_per_step
 from tests.conftest import tiny_recipe
 from tests.test_objective import symmetric_divergence
 from tests.test_training import assert_same_end
@@ -185,6 +185,10 @@ def a_batch() -> Batch:
     return Batch(x, y, int((y != -100).sum()), None)  # type: ignore[arg-type]
 
 
+def a_step(model: GPT, recipe: Recipe) -> TrainingStep:
+    return TrainingStep(Objective(model, recipe.train), model, make_optimizer(model, recipe.optim), recipe)
+
+
 def loss_at(model: GPT, batch: Batch) -> Tensor:
     return F.cross_entropy(model(batch.x_BT).flatten(0, 1), batch.y_BT.flatten())
 
@@ -205,7 +209,7 @@ def test_sam_steps_by_the_gradient_at_the_worst_nearby_point(kind: str) -> None:
             w.add_(0.3 * s**2 * g / norm)
     worst = torch.autograd.grad(loss_at(nearby, batch), list(nearby.parameters()))
     # float32 logits inside the step limit the agreement
-    train_step(model, make_optimizer(model, recipe.optim), batch, 1.0, (0, 1), recipe)
+    a_step(model, recipe)(batch, 1.0, (0, 1))
     for w, before, g in zip(model.parameters(), weights, worst, strict=True):
         assert torch.allclose(w, before - 0.1 * g, atol=1e-5)
     assert passes_per_step(recipe) == 2
@@ -218,9 +222,9 @@ def test_rdrop_pulls_two_dropped_passes_together() -> None:
             model={"n_head": 2, "d_model": 16, "dropout": 0.3}, train={"rdrop": weight}, optim={"lr": 3e-3}
         )
         model = a_gpt(dropout=0.3)
-        optimizer = make_optimizer(model, recipe.optim)
+        take = a_step(model, recipe)
         for step in range(60):
-            train_step(model, optimizer, batch, 1.0, (0, step), recipe)
+            take(batch, 1.0, (0, step))
         with torch.no_grad():
             one, other = (model(batch.x_BT).flatten(0, 1) for _ in range(2))
         gaps.append(float(symmetric_divergence(one, other).sum()))
@@ -233,7 +237,7 @@ def test_label_smoothing_changes_the_gradient_and_not_the_reported_loss() -> Non
     for smoothing in (0.0, 0.2):
         recipe = a_recipe(train={"label_smoothing": smoothing}, optim={"name": "sgd", "lr": 0.1})
         model = a_gpt()
-        results.append(train_step(model, make_optimizer(model, recipe.optim), a_batch(), 1.0, (0, 1), recipe).loss)
+        results.append(a_step(model, recipe)(a_batch(), 1.0, (0, 1)).loss)
         weights.append(model.token_emb.weight.detach().clone())
     assert results[0] == results[1]
     assert not torch.equal(*weights)

@@ -106,6 +106,7 @@ usage: shortrun COMMAND ...
   eval RUN            score a run's model on its validation titles or on others
   sample RUN          write new titles with a run's model
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
+  plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
   techniques          list what a recipe can switch on, each with its card
   data info RECIPE    what a recipe's data is: counts, splits, duplicates, fingerprints
 
@@ -120,6 +121,7 @@ def run(argv: list[str]) -> int:
         "eval": _eval,
         "sample": _sample,
         "recipes": _recipes,
+        "plan": _plan,
         "techniques": _techniques,
         "data": _data,
     }
@@ -134,6 +136,8 @@ def run(argv: list[str]) -> int:
             raise UserError(f"There is no command '{argv[0]}': {did_you_mean(argv[0], commands)}")
         commands[argv[0]](argv[1:])
     except ShortrunError as error:
+        if isinstance(error, UserError) and not _first_process():
+            return error.exit_code  # every process makes the same mistake; one says so
         Console(stderr=True, highlight=False).print(f"shortrun: {error}", markup=False, soft_wrap=True)
         return error.exit_code
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
@@ -224,6 +228,39 @@ def _eval(argv: list[str]) -> None:
         print(f"\n{kind} titles (nats per character):")
         for title in result[kind]:
             print(f"  {title['loss']:.3f}  {_visible(title['title'])}")
+
+
+def _plan(argv: list[str]) -> None:
+    options, recipe = _recipe_command(
+        "plan",
+        "Estimate what training a recipe will take, without reading any data.",
+        argv,
+        {"gpus": (int, "Plan for this many GPUs; left out, for this machine's CPU.")},
+    )
+    from shortrun.train.plan import plan
+
+    found = plan(recipe, _positive(options.gpus, "--gpus") or 0)
+    if options.json:
+        print(json.dumps(found))
+        return
+    memory = {part: f"{size / 1e9:.2f} GB" for part, size in found["memory_bytes"].items()}
+    where = f"each of {found['processes']} GPUs" if options.gpus else "the CPU"
+    _table(
+        f"plan for {options.recipe} on {where}",
+        {
+            "parameters": f"{found['parameters']:,}",
+            "tokens, steps": f"about {found['tokens']:,} targets in {found['steps']:,} steps",
+            "memory": f"about {memory.pop('total')}: " + ", ".join(f"{part} {size}" for part, size in memory.items()),
+            "arithmetic": f"{found['flops']:.3g} FLOP, {found['passes_per_step']} forward and backward passes a step",
+            "time": f"about {_duration(found['seconds'])} at {found['flops_per_second'] / 1e9:,.0f} GFLOP/s "
+            f"({found['flops_per_second_from']})",
+        },
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
 
 
 def _sample(argv: list[str]) -> None:
@@ -355,6 +392,8 @@ def _options_type(base: Recipe, extra: dict[str, tuple[Any, str]]) -> type[Any]:
 
 def _report_run(scores: dict[str, Any], as_json: bool) -> None:
     """The end of a run: its losses, five titles, and where it lies."""
+    if not _first_process():
+        return
     if as_json:
         print(json.dumps(scores))
         return
@@ -382,6 +421,11 @@ def _report_run(scores: dict[str, Any], as_json: bool) -> None:
         shown = _visible(title)
         print(f"  {shown[:200]}{'…' * (len(shown) > 200)}")
     print(f"\nrun folder: {scores['run']}")
+
+
+def _first_process() -> bool:
+    """Whether this process, of those that torchrun may have started, is the one that speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _perplexity(scores: dict[str, Any]) -> str:

@@ -274,6 +274,12 @@ class Train(Section):
     """R-Drop: weight of the symmetric divergence between two passes with different dropout; 0 takes one pass."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of an exponential moving average of the weights, which is then what is scored and sampled; 0 keeps none."""
+    memory_limit: float | None = Field(None, gt=0)
+    """Gigabytes a step may take, about: larger batches are taken in parts whose gradients add up. Left out, no limit."""
+    compile: Literal["off", "on", "auto"] = "off"
+    """torch.compile: off; on; or auto, which says why and goes on without where it can't."""
+    parallel: Literal["data", "sharded"] = "data"
+    """With several processes (torchrun): each holds the whole model (DDP), or its share of the weights (FSDP2)."""
     threads: PositiveInt | None = None
     """CPU threads; left out, as many as the machine has cores. Same bits need the same number."""
     log_every: PositiveInt = 50
@@ -283,7 +289,7 @@ class Train(Section):
 class Score(Section):
     """How losses are computed; nothing here moves `loss`."""
 
-    batch_tokens: PositiveInt = 8192
+    batch_tokens: PositiveInt = 2048
     """Tokens scored at once when titles are scored on their own: memory against speed."""
 
 
@@ -301,6 +307,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _can_work(self) -> Recipe:
+        if self.train.ema and self.train.parallel == "sharded":
+            raise ValueError('train.ema keeps the whole average and can\'t go with train.parallel = "sharded"')
         if self.schedule.min_lr > self.optim.lr:
             raise ValueError(f"schedule.min_lr = {self.schedule.min_lr} is above the peak, optim.lr = {self.optim.lr}")
         data, batches = self.data, self.batches

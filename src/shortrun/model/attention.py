@@ -1,6 +1,6 @@
 """Causal self-attention, with the variants that a recipe can switch on.
 
-Shapes: B rows, T positions, D d_model, H heads, K = D / H.
+Shapes: B rows, T positions, D d_model, H heads, K = D / H; S positions that are seen, T unless a cache holds more.
 """
 
 from __future__ import annotations
@@ -11,6 +11,32 @@ from torch import Tensor, nn
 
 from shortrun import recipe
 from shortrun.model.dropout import Dropout, drop
+
+
+class Cache:
+    """The keys and values of what one layer has seen, so that in sampling each new token costs one position alone."""
+
+    def __init__(self) -> None:
+        self.kv_2BHSK: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """S, the position of the token that comes next."""
+        return 0 if self.kv_2BHSK is None else self.kv_2BHSK.shape[3]
+
+    def append(self, k_BHTK: Tensor, v_BHTK: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes in a prompt, or then one position at a time; gives back the keys and values of all, each BHSK."""
+        new_2BHTK = torch.stack([k_BHTK, v_BHTK])
+        if self.kv_2BHSK is not None:
+            assert k_BHTK.shape[2] == 1, "attend() has no mask for several positions that follow others"
+            new_2BHTK = torch.cat([self.kv_2BHSK, new_2BHTK], dim=3)
+        self.kv_2BHSK = new_2BHTK
+        return new_2BHTK[0], new_2BHTK[1]
+
+    def keep(self, rows_B: Tensor) -> None:
+        """Forgets the rows where `rows_B` is False."""
+        if self.kv_2BHSK is not None:
+            self.kv_2BHSK = self.kv_2BHSK[:, rows_B]
 
 
 class CausalSelfAttention(nn.Module):
@@ -29,41 +55,45 @@ class CausalSelfAttention(nn.Module):
         self.k_norm = nn.RMSNorm(K) if settings.qk_norm else None
         self.gate = nn.Linear(D, H, bias=settings.bias) if settings.output_gate else None
 
-    def forward(self, x_BTD: Tensor, mask_B1TT: Tensor | None = None) -> Tensor:
-        """`mask_B1TT`: which earlier positions each may see; None for all of its row."""
+    def forward(self, x_BTD: Tensor, mask_B1TT: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """`mask_B1TT`: which earlier positions each may see; None for all of its row. `x_BTD` follows what the `cache`
+        holds, and joins it."""
         B, T, D = x_BTD.shape
         q_BHTK, k_BHTK, v_BHTK = self.qkv(x_BTD).view(B, T, 3, self.n_head, D // self.n_head).permute(2, 0, 3, 1, 4)
         if self.q_norm and self.k_norm:
             q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)
         if self.rotary:
-            q_BHTK, k_BHTK = self.rotary(q_BHTK), self.rotary(k_BHTK)
-        y_BHTK = attend(q_BHTK, k_BHTK, v_BHTK, mask_B1TT, self.dropout if self.training else 0.0)
+            start = cache.length if cache else 0
+            q_BHTK, k_BHTK = self.rotary(q_BHTK, start), self.rotary(k_BHTK, start)
+        k_BHSK, v_BHSK = cache.append(k_BHTK, v_BHTK) if cache else (k_BHTK, v_BHTK)
+        y_BHTK = attend(q_BHTK, k_BHSK, v_BHSK, mask_B1TT, self.dropout if self.training else 0.0)
         if self.gate:
             y_BHTK = y_BHTK * torch.sigmoid(self.gate(x_BTD)).transpose(1, 2)[..., None]
         out_BTD: Tensor = self.resid_drop(self.proj(y_BHTK.transpose(1, 2).reshape(B, T, D)))
         return out_BTD
 
 
-def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask_B1TT: Tensor | None, dropout: float) -> Tensor:
+def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask_B1TT: Tensor | None, dropout: float) -> Tensor:
     """Weighted means of the values, by scaled dot product: each position's over what `mask_B1TT` lets it see, or over
-    itself and what stands before it. Dropout acts on the weights.
+    itself and what stands before it. T is S, or 1: the last position, which sees all. Dropout acts on the weights.
 
     On a CPU the product is written out: torch's own kernel took 2 to 4 times as long in bfloat16 for rows of 128, where
     the scores are small, and draws its dropout slowly (docs/performance.md).
     """
+    B, H, T, K = q_BHTK.shape
     if q_BHTK.device.type != "cpu" or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(
-            q_BHTK, k_BHTK, v_BHTK, attn_mask=mask_B1TT, is_causal=mask_B1TT is None, dropout_p=dropout
+            q_BHTK, k_BHSK, v_BHSK, attn_mask=mask_B1TT, is_causal=mask_B1TT is None and T > 1, dropout_p=dropout
         )
-    B, H, T, K = q_BHTK.shape
+    S = k_BHSK.shape[2]
     if mask_B1TT is None:
-        mask_B1TT = torch.ones(T, T, dtype=torch.bool).tril()
+        mask_B1TT = torch.ones(T, S, dtype=torch.bool).tril(S - T)
     bias = torch.zeros_like(mask_B1TT, dtype=q_BHTK.dtype).masked_fill_(~mask_B1TT, -torch.inf)
-    q_NTK, k_NTK, v_NTK = (x.reshape(B * H, T, K) for x in (q_BHTK, k_BHTK, v_BHTK))
-    bias_NTT = bias if bias.dim() == 2 else bias.expand(B, H, T, T).reshape(B * H, T, T)
-    scores_NTT = torch.baddbmm(bias_NTT, q_NTK, k_NTK.transpose(1, 2), alpha=K**-0.5)
-    weights_NTT = drop(torch.softmax(scores_NTT, dim=-1), dropout)
-    return torch.bmm(weights_NTT, v_NTK).view(B, H, T, K)
+    q_NTK, k_NSK, v_NSK = (x.reshape(B * H, -1, K) for x in (q_BHTK, k_BHSK, v_BHSK))
+    bias_NTS = bias if bias.dim() == 2 else bias.expand(B, H, T, S).reshape(B * H, T, S)
+    scores_NTS = torch.baddbmm(bias_NTS, q_NTK, k_NSK.transpose(1, 2), alpha=K**-0.5)
+    weights_NTS = drop(torch.softmax(scores_NTS, dim=-1), dropout)
+    return torch.bmm(weights_NTS, v_NSK).view(B, H, T, K)
 
 
 class Rotary(nn.Module):
@@ -78,9 +108,10 @@ class Rotary(nn.Module):
         self.cos_TK: Tensor
         self.sin_TK: Tensor
 
-    def forward(self, x_BHTK: Tensor) -> Tensor:
-        T = x_BHTK.shape[2]
-        cos_TK, sin_TK = self.cos_TK[:T].to(x_BHTK.dtype), self.sin_TK[:T].to(x_BHTK.dtype)
+    def forward(self, x_BHTK: Tensor, start: int = 0) -> Tensor:
+        """The first of the T positions is the `start`-th of its row."""
+        end = start + x_BHTK.shape[2]
+        cos_TK, sin_TK = self.cos_TK[start:end].to(x_BHTK.dtype), self.sin_TK[start:end].to(x_BHTK.dtype)
         first, second = x_BHTK.chunk(2, dim=-1)
         return torch.cat([first * cos_TK - second * sin_TK, second * cos_TK + first * sin_TK], dim=-1)
 

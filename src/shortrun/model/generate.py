@@ -1,13 +1,18 @@
-"""Sampling: new titles from a model, one token at a time.
+"""Sampling: new titles from a model, all at once, one token at a time.
 
-Shapes: B titles at once, T tokens so far, V vocabulary.
+Each step computes the newest token of each title alone: the keys and values of those before it are cached.
+
+Shapes: N titles, B of them not ended, T tokens that the model has yet to see, V vocabulary, S steps.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from shortrun.model.attention import Cache
 from shortrun.model.gpt import GPT
 
 
@@ -27,31 +32,43 @@ def generate(
 
     temperature 1 samples from the model's own distribution, lower is bolder, 0 always takes the likeliest token.
     `banned` ids (padding, unknown) are never drawn. Returns each title's ids, prefix included, end not.
+
+    The n-th title is decided by the model, the prefix, the seed (0 or more) and n: how many others are drawn beside it
+    moves its logits by rounding alone.
     """
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    ids_BT = torch.tensor([[eos, *prefix]] * count, device=device)
-    ended_B = torch.zeros(count, dtype=torch.bool, device=device)
+    device = model.head_VD.device
+    steps = max(max_tokens - len(prefix), 0)
+    uniform_NS = torch.from_numpy(np.stack([np.random.default_rng([seed, n]).random(steps) for n in range(count)]))
+    titles = [list(prefix) for _ in range(count)]
+    going_B = torch.arange(count)
+    x_BT = torch.tensor([[eos, *prefix]] * count)
+    caches: list[Cache] | None = [Cache() for _ in model.blocks]
     model.eval()
-    for _ in range(max_tokens - len(prefix)):
-        logits_BV = model(ids_BT[:, -model.block_size :])[:, -1].float()
+    for step in range(steps):
+        if 1 + len(prefix) + step > model.block_size:  # the window slides: every token has a new position
+            caches = None
+            x_BT = torch.tensor([[eos, *titles[n]][-model.block_size :] for n in going_B.tolist()])
+        logits_BV = F.linear(model.hidden(x_BT.to(device), caches)[:, -1], model.head_VD).float().cpu()
         logits_BV[:, banned] = -torch.inf
-        next_B = torch.where(ended_B, eos, _draw(logits_BV, temperature, generator))
-        ids_BT = torch.cat([ids_BT, next_B[:, None]], dim=1)
-        ended_B |= next_B == eos
-        if bool(ended_B.all()):
+        next_B = _draw(logits_BV, temperature, uniform_NS[going_B, step])
+        on_B = next_B != eos
+        if not on_B.all():
+            next_B, going_B = next_B[on_B], going_B[on_B]
+            for cache in caches or []:
+                cache.keep(on_B.to(device))
+        if not len(going_B):
             break
-    return [_until_end(row[1 + len(prefix) :], prefix, eos) for row in ids_BT.tolist()]
+        for n, token in zip(going_B.tolist(), next_B.tolist(), strict=True):
+            titles[n].append(token)
+        x_BT = next_B[:, None]
+    return titles
 
 
-def _draw(logits_BV: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def _draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor) -> Tensor:
+    """The token at which the cumulative probability passes `uniform_B`, from [0, 1)."""
     if temperature == 0:
         return logits_BV.argmax(dim=-1)
-    # from the maximum down and in float64, so that no temperature overflows; on the CPU: one generator for every device
+    # from the maximum down and in float64, so that no temperature overflows
     scaled_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)).double() / temperature
-    probabilities_BV = torch.softmax(scaled_BV, dim=-1).cpu()
-    return torch.multinomial(probabilities_BV, 1, generator=generator)[:, 0].to(logits_BV.device)
-
-
-def _until_end(drawn: list[int], prefix: list[int], eos: int) -> list[int]:
-    return prefix + (drawn[: drawn.index(eos)] if eos in drawn else drawn)
+    passed_BV = scaled_BV.exp().cumsum(dim=-1)
+    return torch.searchsorted(passed_BV, uniform_B[:, None] * passed_BV[:, -1:], right=True)[:, 0]

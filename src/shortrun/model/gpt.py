@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shortrun import recipe
-from shortrun.model.attention import CausalSelfAttention, title_mask
+from shortrun.model.attention import Cache, CausalSelfAttention, title_mask
 from shortrun.model.dropout import Dropout
 
 
@@ -85,9 +85,9 @@ class Block(nn.Module):
         self.scale1 = _layer_scale(settings)
         self.scale2 = _layer_scale(settings)
 
-    def forward(self, x_BTD: Tensor, mask_B1TT: Tensor | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, mask_B1TT: Tensor | None, cache: Cache | None = None) -> Tensor:
         normed_BTD = self.ln1(x_BTD)
-        attended_BTD = x_BTD + self.scale1(self.attn(normed_BTD, mask_B1TT))
+        attended_BTD = x_BTD + self.scale1(self.attn(normed_BTD, mask_B1TT, cache))
         seen_BTD = normed_BTD if self.parallel else self.ln2(attended_BTD)
         out_BTD: Tensor = attended_BTD + self.scale2(self.mlp(seen_BTD))
         return out_BTD
@@ -148,18 +148,23 @@ class GPT(nn.Module):
         """Logits_BTV of the token after each position. T may be at most block_size."""
         return F.linear(self.hidden(x_BT), self.head_VD)
 
-    def hidden(self, x_BT: Tensor) -> Tensor:
-        """The normalised last hidden state hidden_BTD of each position, from which the head makes logits."""
+    def hidden(self, x_BT: Tensor, caches: list[Cache] | None = None) -> Tensor:
+        """The normalised last hidden state hidden_BTD of each position, from which the head makes logits.
+
+        With `caches`, one for each block, `x_BT` goes on from what they hold: first a prompt, then a token at a time, all
+        of one title.
+        """
+        start = caches[0].length if caches else 0
         x_BTD = self.token_emb(x_BT) * self.embedding_scale
         if self.training and self.word_dropout:
             dropped_BT = (torch.rand(x_BT.shape, device=x_BT.device) < self.word_dropout) & (x_BT != self.eos)
             x_BTD = x_BTD.masked_fill(dropped_BT[..., None], 0.0)
         if self.pos_emb is not None:
-            x_BTD = x_BTD + self.pos_emb[:, : x_BT.shape[1]]
+            x_BTD = x_BTD + self.pos_emb[:, start : start + x_BT.shape[1]]
         x_BTD = self.drop(x_BTD)
-        mask_B1TT = title_mask(x_BT, self.eos) if self.isolate_titles else None
-        for block in self.blocks:
-            x_BTD = block(x_BTD, mask_B1TT)
+        mask_B1TT = title_mask(x_BT, self.eos) if self.isolate_titles and start == 0 else None
+        for layer, block in enumerate(self.blocks):
+            x_BTD = block(x_BTD, mask_B1TT, caches[layer] if caches else None)
         hidden_BTD: Tensor = self.ln_f(x_BTD)
         return hidden_BTD
 

@@ -20,6 +20,28 @@ from shortrun.score.losses import Loss, OfficialLoss, joined_bytes, joined_chara
 from shortrun.tokens.batches import IGNORE
 from shortrun.tokens.tokenizer import Tokenizer
 
+OFFICIAL_TOKENS = 2048
+"""Tokens of a span that go through the model at once: its rows don't see each other, and fewer logits take less memory."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the work this process does, and how the parts come together: every `of`-th batch from `index` on.
+
+    `combine` adds up what all processes computed; each number is computed by one of them and is 0 in the others, so the
+    result is what a single process gets, bit for bit.
+    """
+
+    index: int = 0
+    of: int = 1
+    combine: Callable[[NDArray[np.float64]], NDArray[np.float64]] = lambda parts: parts
+
+    def has(self, number: int) -> bool:
+        return number % self.of == self.index
+
+
+ALL = Share()
+
 
 @dataclass(frozen=True)
 class Window:
@@ -42,13 +64,15 @@ class ScoringSet:
         self.characters = joined_characters(titles)
         self.bytes = joined_bytes(titles)
 
-    def loss(self, model: GPT, *, batch_tokens: int) -> Loss:
+    def loss(self, model: GPT, *, batch_tokens: int, share: Share = ALL) -> Loss:
         """`loss`, `bits_per_byte` and `perplexity` of a model on these titles, each on its own."""
-        return self.summed(self.title_nats(model, batch_tokens=batch_tokens))
+        return self.summed(self.title_nats(model, batch_tokens=batch_tokens, share=share))
 
-    def title_nats(self, model: GPT, *, batch_tokens: int) -> NDArray[np.float64]:
+    def title_nats(self, model: GPT, *, batch_tokens: int, share: Share = ALL) -> NDArray[np.float64]:
         """-log p of each title and its end under a model, in nats."""
-        return title_nats(model, self.encoded, eos=self._eos, block_size=model.block_size, batch_tokens=batch_tokens)
+        return title_nats(
+            model, self.encoded, eos=self._eos, block_size=model.block_size, batch_tokens=batch_tokens, share=share
+        )
 
     def summed(self, nats: NDArray[np.float64]) -> Loss:
         """The losses that these titles' nats make."""
@@ -60,9 +84,11 @@ class ScoringSet:
             titles=len(self.encoded),
         )
 
-    def official_loss(self, model: nn.Module, *, block_size: int, batch_size: int) -> OfficialLoss:
+    def official_loss(self, model: nn.Module, *, block_size: int, batch_size: int, share: Share = ALL) -> OfficialLoss:
         """Mainrun's loss of a model on these titles as one stream."""
-        return official_loss(model, self.joined_ids, self.characters, block_size=block_size, batch_size=batch_size)
+        return official_loss(
+            model, self.joined_ids, self.characters, block_size=block_size, batch_size=batch_size, share=share
+        )
 
 
 @torch.no_grad()
@@ -72,47 +98,63 @@ def title_nats(
     *,
     eos: int,
     block_size: int,
-    batch_tokens: int = 8192,
-    shard: tuple[int, int] = (0, 1),
+    batch_tokens: int = 2048,
+    share: Share = ALL,
 ) -> NDArray[np.float64]:
     """-log p of each title and its end, in nats, after one `eos`; shape (titles,), float64.
 
     `encoded`: token ids of each title, end not included. Rows of like length are scored together, about `batch_tokens`
-    tokens at once. `shard` = (k, n) computes every n-th batch from the k-th and leaves the other titles' nats 0: the sum
-    over the n shards is what one process computes, bit for bit.
+    tokens at once. With a `share`, several processes divide the batches among them.
     """
     windows = [window for title, ids in enumerate(encoded) for window in _windows(title, ids, eos, block_size)]
     windows.sort(key=lambda window: len(window.inputs))  # stable: like lengths side by side, hardly any padding
-    nats = np.zeros(len(encoded), dtype=np.float64)
+    window_nats = np.zeros(len(windows), dtype=np.float64)
+    first = 0
     with _evaluating(model) as device:
         for index, batch in enumerate(_grouped(windows, batch_tokens)):
-            if index % shard[1] != shard[0]:
+            here, first = slice(first, first + len(batch)), first + len(batch)
+            if not share.has(index):
                 continue
             T = len(batch[-1].inputs)
             x_BT = torch.tensor([window.inputs + [eos] * (T - len(window.inputs)) for window in batch], device=device)
             y_BT = torch.tensor(
                 [window.targets + [IGNORE] * (T - len(window.targets)) for window in batch], device=device
             )
-            nats_B = token_nats(model(x_BT), y_BT).sum(dim=1).numpy()
-            np.add.at(nats, [window.title for window in batch], nats_B)
+            window_nats[here] = token_nats(model(x_BT), y_BT).sum(dim=1).numpy()
+    nats = np.zeros(len(encoded), dtype=np.float64)
+    np.add.at(nats, [window.title for window in windows], share.combine(window_nats))
     return nats
 
 
 @torch.no_grad()
 def official_loss(
-    model: Callable[[Tensor], Tensor], ids: Sequence[int], characters: int, *, block_size: int, batch_size: int
+    model: Callable[[Tensor], Tensor],
+    ids: Sequence[int],
+    characters: int,
+    *,
+    block_size: int,
+    batch_size: int,
+    share: Share = ALL,
 ) -> OfficialLoss:
     """Mainrun's validation loss of a stream of ids (the joined text, encoded), with its coverage."""
     span = block_size * batch_size + 1
     stream = torch.tensor(ids, dtype=torch.int64)
-    nats, scored = 0.0, 0
+    starts = range(0, len(stream) - span + 1, span)
+    nats = np.zeros(len(starts), dtype=np.float64)
     with _evaluating(model) as device:
-        for start in range(0, len(stream) - span + 1, span):
-            x_BT = stream[start : start + span - 1].view(batch_size, block_size).to(device)
-            y_BT = stream[start + 1 : start + span].view(batch_size, block_size).to(device)
-            nats += float(token_nats(model(x_BT), y_BT).sum())
-            scored += span - 1
-    return OfficialLoss(nats=nats, characters=characters, targets_scored=scored, targets=max(len(ids) - 1, 0))
+        for index, start in enumerate(starts):
+            if share.has(index):
+                x_BT = stream[start : start + span - 1].view(batch_size, block_size).to(device)
+                y_BT = stream[start + 1 : start + span].view(batch_size, block_size).to(device)
+                rows = max(OFFICIAL_TOKENS // block_size, 1)
+                parts = zip(torch.split(x_BT, rows), torch.split(y_BT, rows), strict=True)
+                nats[index] = sum(float(token_nats(model(x), y).sum()) for x, y in parts)
+    return OfficialLoss(
+        nats=sum(share.combine(nats).tolist()),
+        characters=characters,
+        targets_scored=len(starts) * (span - 1),
+        targets=max(len(ids) - 1, 0),
+    )
 
 
 def _windows(title: int, ids: Sequence[int], eos: int, block_size: int) -> Iterator[Window]:

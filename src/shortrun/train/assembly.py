@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
@@ -16,7 +17,11 @@ from shortrun.text.corpus import Corpus, load_corpus
 from shortrun.tokens.batches import Batches, make_batches
 from shortrun.tokens.kinds import make_tokenizer
 from shortrun.tokens.tokenizer import Tokenizer
+from shortrun.train.budget import rows_at_once
+from shortrun.train.compiled import compile_hidden
 from shortrun.train.device import choose_device, keep_freed_memory, machine, make_repeatable
+from shortrun.train.parallel import ALONE, Processes
+from shortrun.train.step import Objective, TrainingStep
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,19 @@ class Assembly:
     validation: ScoringSet
     tuning: ScoringSet | None
     model: GPT
-    optimizer: Optimizers
+    step: TrainingStep
     average: AveragedModel | None
     """The moving average of the weights, where the recipe keeps one."""
     device: torch.device
     manifest: dict[str, Any]
     """What manifest.json holds: data, tokenizer, machine."""
+    processes: Processes
+    notes: tuple[str, ...]
+    """What a person should know about how it will train."""
+
+    @property
+    def optimizer(self) -> Optimizers:
+        return self.step.optimizer
 
     @property
     def scored(self) -> GPT:
@@ -47,7 +59,12 @@ class Assembly:
         return averaged
 
 
-def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None, threads: int | None = None) -> Assembly:
+def assemble(
+    recipe: Recipe,
+    processes: Processes = ALONE,
+    tokenizer: Tokenizer | None = None,
+    threads: int | None = None,
+) -> Assembly:
     """Builds the parts in the order in which text becomes a loss. A resumed run gives its tokenizer, a new one makes it,
     and the number of threads it began with.
 
@@ -66,6 +83,14 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None, threads: int | 
     batches = make_batches(encoded, tokenizer.eos, recipe.batches, recipe.train.epochs, recipe.train.seed)
     torch.manual_seed(recipe.train.seed)
     model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos).to(device)
+    average = _average(model, recipe.train.ema)
+    objective = Objective(model, recipe.train)
+    rows, notes = rows_at_once(model, recipe, processes.size)
+    if recipe.train.compile != "off":
+        share = ceil(recipe.batches.batch_size / processes.size)
+        notes += compile_hidden(objective, recipe, device, min(rows or share, share))
+    spread = processes.spread(objective, recipe.train.parallel, device)
+    optimizer = make_optimizer(model, recipe.optim)
     manifest = {
         "recipe": recipe.model_dump(mode="json"),
         "data": corpus.manifest,
@@ -76,7 +101,7 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None, threads: int | 
             "validation_tokens": len(validation.joined_ids),
         },
         "denominators": {"characters": validation.characters, "bytes": validation.bytes},
-        "machine": machine(device, reason, threads),
+        "machine": machine(device, reason, threads, processes.size),
     }
     return Assembly(
         recipe=recipe,
@@ -86,10 +111,12 @@ def assemble(recipe: Recipe, tokenizer: Tokenizer | None = None, threads: int | 
         validation=validation,
         tuning=tuning,
         model=model,
-        optimizer=make_optimizer(model, recipe.optim),
-        average=_average(model, recipe.train.ema),
+        step=TrainingStep(spread, model, optimizer, recipe, processes, rows),
+        average=average,
         device=device,
         manifest=manifest,
+        processes=processes,
+        notes=tuple(notes),
     )
 
 

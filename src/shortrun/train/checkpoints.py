@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from shortrun.errors import UserError
 from shortrun.train.folder import RunFolder, read_json, write_json
@@ -62,7 +62,7 @@ class Checkpoint:
         return state
 
 
-def save_checkpoint(folder: RunFolder, model: nn.Module, state: dict[str, Any], progress: Progress) -> None:
+def save_checkpoint(folder: RunFolder, weights: dict[str, Tensor], state: dict[str, Any], progress: Progress) -> None:
     """Makes a checkpoint, then removes those that are neither among the last two nor the best.
 
     Raises OSError, with the checkpoints before it untouched, when the disk is full or can't be written.
@@ -73,7 +73,7 @@ def save_checkpoint(folder: RunFolder, model: nn.Module, state: dict[str, Any], 
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         save_file(
-            {name: p.detach().contiguous() for name, p in model.state_dict().items()}, temporary / "model.safetensors"
+            {name: weight.detach().contiguous() for name, weight in weights.items()}, temporary / "model.safetensors"
         )
         torch.save(state, temporary / "state.pt")
         files = {}

@@ -68,7 +68,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def machine(device: torch.device, reason: str, threads: int) -> dict[str, Any]:
+def machine(device: torch.device, reason: str, threads: int, processes: int = 1) -> dict[str, Any]:
     """What a run's bits depend on besides the recipe and the data; goes into the manifest."""
     return {
         "shortrun": __version__,
@@ -82,5 +82,6 @@ def machine(device: torch.device, reason: str, threads: int) -> dict[str, Any]:
         "device": str(device),
         "device_reason": reason,
         "threads": threads,
+        "processes": processes,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Display:
     """Shows progress on standard error; use it as a context manager."""
 
-    def __init__(self, total_steps: int, first_step: int, log_every: int) -> None:
-        self.console = Console(stderr=True, highlight=False)
+    def __init__(self, total_steps: int, first_step: int, log_every: int, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self._log_every = log_every
         self._total = total_steps
         self._validation = "-"

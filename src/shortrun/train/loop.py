@@ -20,14 +20,15 @@ import numpy as np
 import torch
 
 from shortrun.errors import ShortrunError, UserError
+from shortrun.model.gpt import GPT
 from shortrun.optim.schedules import decay_rate, rate
 from shortrun.recipe import Recipe
 from shortrun.train.assembly import Assembly, assemble
 from shortrun.train.checkpoints import Checkpoint, Progress, best_selection_loss, newest_checkpoint, save_checkpoint
 from shortrun.train.display import Display
 from shortrun.train.folder import RunFolder, require_free, write_json
-from shortrun.train.metrics import MetricsLog, log_beginning
-from shortrun.train.step import train_step
+from shortrun.train.metrics import MetricsLog, NoLog, log_beginning
+from shortrun.train.parallel import is_sharded, joined, load_whole, whole
 from shortrun.train.summary import Evaluation, summarise
 
 
@@ -48,21 +49,30 @@ def train(recipe: Recipe, path: Path, max_steps: int | None = None) -> dict[str,
 
     `max_steps` stops after that many steps of the same run (the learning rate is not squeezed in); it can be resumed.
     """
-    require_free(path)
     recipe = recipe.located()
+    with joined(recipe.train.device) as processes:
+        if not processes.first:
+            return _Loop(assemble(recipe, processes), RunFolder(path)).run(max_steps)
+        with _new_folder(path):
+            parts = assemble(recipe, processes)
+        return _Loop(parts, RunFolder.create(path, recipe, parts.tokenizer, parts.manifest)).run(max_steps)
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[None]:
+    """An empty folder at `path`, which goes again if what is done meanwhile fails."""
+    require_free(path)
     was_there = path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"The run folder {path} can't be made: {error.strerror}") from None
     try:
-        parts = assemble(recipe)
+        yield
     except BaseException:
         if not was_there:
             path.rmdir()
         raise
-    folder = RunFolder.create(path, recipe, parts.tokenizer, parts.manifest)
-    return _Loop(parts, folder).run(max_steps)
 
 
 def resume(path: Path, max_steps: int | None = None) -> dict[str, Any]:
@@ -77,13 +87,14 @@ def resume(path: Path, max_steps: int | None = None) -> dict[str, Any]:
     if checkpoint is None and notes:
         raise UserError("\n".join([*notes, "No whole checkpoint is left to resume from; train the recipe anew."]))
     machine = folder.manifest()["machine"]
-    parts = assemble(recipe, folder.tokenizer(), threads=machine["threads"])
-    folder.require_same_data(parts.manifest["data"])
-    notes.append(f"Resuming from {checkpoint.path}" if checkpoint else "No checkpoint yet: starting from step 0")
-    for part, now in parts.manifest["machine"].items():
-        if part != "platform" and machine.get(part) != now:
-            notes.append(f"{part} was {machine.get(part)} and is {now}: the end may differ in its last bits")
-    return _Loop(parts, folder, checkpoint, notes).run(max_steps)
+    with joined(recipe.train.device) as processes:
+        parts = assemble(recipe, processes, folder.tokenizer(), threads=machine["threads"])
+        folder.require_same_data(parts.manifest["data"])
+        notes.append(f"Resuming from {checkpoint.path}" if checkpoint else "No checkpoint yet: starting from step 0")
+        for part, now in parts.manifest["machine"].items():
+            if part != "platform" and machine.get(part, now) != now:
+                notes.append(f"{part} was {machine[part]} and is {now}: the end may differ in its last bits")
+        return _Loop(parts, folder, checkpoint, notes).run(max_steps)
 
 
 class _Loop:
@@ -97,22 +108,25 @@ class _Loop:
         notes: list[str] | None = None,
     ) -> None:
         self.parts, self.folder = parts, folder
-        self.notes = notes or []
+        self.notes = [*(notes or []), *parts.notes]
         self.at = Progress(step=0, tokens=0, seconds=0.0, step_seconds=0.0, metrics_bytes=0, selection_loss=None)
         self.titles_seen = np.zeros(len(parts.corpus.train.titles), dtype=np.int64)
         if checkpoint:
             self.at = checkpoint.progress
             state = checkpoint.state()
-            parts.scored.load_state_dict(checkpoint.weights())
-            if parts.average is not None:
-                parts.model.load_state_dict(state["weights"])
-                parts.average.n_averaged.fill_(self.at.step)
             parts.optimizer.load_state_dict(state["optimizer"])
+            weights = checkpoint.weights()
+            if parts.average is not None:
+                parts.scored.load_state_dict(weights)
+                parts.average.n_averaged.fill_(self.at.step)
+                weights = state["weights"]
+            load_whole(parts.model, weights, parts.optimizer.parts)
             self.titles_seen = state["titles_seen"].numpy()
         batches, settings = parts.batches, parts.recipe.train
         self.eval_interval = max(batches.steps_per_epoch // settings.evals_per_epoch, 1)
-        self.log = MetricsLog(folder, self.at.metrics_bytes)
-        self.display = Display(batches.total_steps, self.at.step, settings.log_every)
+        self.processes = parts.processes
+        self.log = MetricsLog(folder, self.at.metrics_bytes) if self.processes.first else NoLog()
+        self.display = Display(batches.total_steps, self.at.step, settings.log_every, quiet=not self.processes.first)
         self.best = best_selection_loss(folder)
         self.eval_seconds = 0.0
         self.signal: int | None = None
@@ -126,7 +140,16 @@ class _Loop:
                 evaluation = self._take_steps(last) or self._score()
             self._assert_every_title_was_seen()
             scores = summarise(self.parts, self.folder, self.at, evaluation)
-            write_json(self.folder.scores_file, scores)
+            if self.processes.first:
+                write_json(self.folder.scores_file, scores)
+        except RuntimeError as error:
+            if self.processes.size == 1:
+                raise
+            raise ShortrunError(
+                f"Process {self.processes.rank} of {self.processes.size} can't go on: another one has ended or can't be "
+                f"reached ({str(error).splitlines()[0]}). {_last_good(self.folder)}; `shortrun resume {self.folder.path}` "
+                "goes on from there, with any number of processes"
+            ) from error
         except OSError as error:
             raise ShortrunError(
                 f"The run folder could not be written ({error}). {_last_good(self.folder)}; with room made, "
@@ -148,7 +171,7 @@ class _Loop:
             step = self.at.step
             due = step == 1 or step % self.eval_interval == 0 or step == total
             evaluation = self._evaluate(began) if due else None
-            stopping = self.signal
+            stopping = self.processes.any(self.signal or 0)
             if self._checkpoint_is_due(step, evaluation) or step == last or stopping:
                 self._save(began)
             if stopping and step < last:
@@ -180,7 +203,7 @@ class _Loop:
         share = rate(step, parts.batches.total_steps, recipe.schedule, recipe.optim.lr)
         lr = share * recipe.optim.lr
         decay = decay_rate(step, parts.batches.total_steps, recipe.schedule)
-        result = train_step(parts.model, parts.optimizer, batch, share, (recipe.train.seed, step), recipe, decay)
+        result = parts.step(batch, share, (recipe.train.seed, step), decay)
         now = time.perf_counter()
         if not result.finite:
             raise Diverged(
@@ -240,13 +263,13 @@ class _Loop:
     def _score(self) -> Evaluation:
         parts = self.parts
         block, rows = parts.recipe.batches.block_size, parts.recipe.batches.batch_size
-        batch_tokens = parts.recipe.score.batch_tokens
-        titles = parts.validation.loss(parts.scored, batch_tokens=batch_tokens)
+        batch_tokens, share, model = parts.recipe.score.batch_tokens, self.processes.share(), self._whole_model()
+        titles = parts.validation.loss(model, batch_tokens=batch_tokens, share=share)
         self.display.validation(titles.loss)
         evaluation = Evaluation(
             titles=titles,
-            official=parts.validation.official_loss(parts.scored, block_size=block, batch_size=rows),
-            tuning=parts.tuning.loss(parts.scored, batch_tokens=batch_tokens) if parts.tuning else None,
+            official=parts.validation.official_loss(model, block_size=block, batch_size=rows, share=share),
+            tuning=parts.tuning.loss(model, batch_tokens=batch_tokens, share=share) if parts.tuning else None,
         )
         if not math.isfinite(evaluation.titles.nats + evaluation.official.nats):
             raise Diverged(
@@ -254,6 +277,16 @@ class _Loop:
                 "A lower optim.lr or optim.grad_clip usually helps."
             )
         return evaluation
+
+    def _whole_model(self) -> GPT:
+        """The model to score: a whole copy where its weights are sharded, for processes score in their own time."""
+        parts = self.parts
+        if not is_sharded(parts.model):
+            return parts.scored
+        recipe, vocab_size = parts.recipe, parts.tokenizer.vocab_size
+        copy = GPT(recipe.model, vocab_size, recipe.batches.block_size, parts.tokenizer.eos).to(parts.device)
+        copy.load_state_dict(whole(parts.model.state_dict()))
+        return copy
 
     def _checkpoint_is_due(self, step: int, evaluation: Evaluation | None) -> bool:
         every = self.parts.recipe.train.checkpoint_every
@@ -266,12 +299,14 @@ class _Loop:
         if self.at.selection_loss is not None:
             self.best = min(self.best, self.at.selection_loss)
         state = {
-            "optimizer": self.parts.optimizer.state_dict(),
+            "optimizer": whole(self.parts.optimizer.state_dict()),
             "titles_seen": torch.from_numpy(self.titles_seen),
         }
         if self.parts.average is not None:  # the scored weights are the average; training goes on from these
             state["weights"] = self.parts.model.state_dict()
-        save_checkpoint(self.folder, self.parts.scored, state, self.at)
+        weights = whole(self.parts.scored.state_dict())
+        if self.processes.first:
+            save_checkpoint(self.folder, weights, state, self.at)
 
     def _assert_every_title_was_seen(self) -> None:
         """At the end of shuffled training every title has been a target exactly `epochs` times; anything else is a bug."""

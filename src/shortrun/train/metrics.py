@@ -49,6 +49,22 @@ class MetricsLog:
             self._file.close()
 
 
+class NoLog(MetricsLog):
+    """What the processes besides the first write: nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def event(self, name: str, **fields: Any) -> None:
+        pass
+
+    def sync(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
 def _lock(file: BinaryIO, folder: RunFolder) -> None:
     """Makes this the only process that trains the run, until the file is closed; Windows has no such lock."""
     if sys.platform != "win32":

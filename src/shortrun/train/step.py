@@ -1,23 +1,26 @@
 """One training step: a batch becomes a gradient, the gradient a change of the weights.
 
-Shapes: B rows, T positions, N = B * T.
+Shapes: B rows, T positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from shortrun import recipe
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import Optimizers
 from shortrun.score.objective import training_loss
-from shortrun.tokens.batches import Batch
+from shortrun.tokens.batches import IGNORE, Batch
+from shortrun.train.parallel import ALONE, Processes, unsynchronised
 
 ASAM_ETA = 0.01
 """Added to |w| in ASAM's neighbourhood, so that weights at 0 can move too (Kwon et al. 2021)."""
@@ -38,52 +41,91 @@ def passes_per_step(settings: recipe.Recipe) -> int:
     return (2 if settings.optim.sharpness != "none" else 1) * (2 if settings.train.rdrop else 1)
 
 
-def train_step(
-    model: GPT,
-    optimizer: Optimizers,
-    batch: Batch,
-    rate: float,
-    seed: tuple[int, int],
-    settings: recipe.Recipe,
-    decay: float = 1.0,
-) -> StepResult:
-    """Takes one step at `rate` times each parameter group's peak learning rate and `decay` times its weight decay.
+class Objective(nn.Module):
+    """Rows of a batch to (objective, nats), both summed over targets: what is differentiated, replicated or sharded."""
 
-    `seed` = (run's seed, step) decides dropout, so a step's randomness does not depend on the steps before it. With SAM,
-    both passes drop the same activations.
+    def __init__(self, model: GPT, settings: recipe.Train) -> None:
+        super().__init__()
+        self.model = model
+        self.hidden = model.hidden
+        self.copies = 2 if settings.rdrop else 1  # both of R-Drop's passes in one batch: dropout differs by row
+        self.settings = settings
+
+    def forward(self, x_BT: Tensor, y_BT: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x_BT.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            return training_loss(
+                self.hidden(x_BT.repeat(self.copies, 1)).flatten(0, 1),
+                self.model.head_VD,
+                y_BT.repeat(self.copies, 1).flatten(),
+                label_smoothing=self.settings.label_smoothing,
+                rdrop=self.settings.rdrop,
+            )
+
+
+class TrainingStep:
+    """Takes steps: the gradient of a batch, at the weights or at the worst point nearby, clipped, handed to the optimizer.
+
+    objective: an `Objective` over `model`, as it is or spread over processes. rows: how many rows to take at once, fewer
+    for less memory; the gradients of the parts add up to the batch's.
     """
-    model.train()
-    loss = _gradient(model, optimizer, batch, seed, settings)
-    if settings.optim.sharpness != "none":
-        with _worst_point_nearby(model, settings.optim):
-            _gradient(model, optimizer, batch, seed, settings)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.optim.grad_clip)
-    finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
-    if finite:
-        optimizer.step(rate, decay)
-    return StepResult(loss.item(), norm.item(), finite)
 
+    def __init__(
+        self,
+        objective: nn.Module,
+        model: GPT,
+        optimizer: Optimizers,
+        settings: recipe.Recipe,
+        processes: Processes = ALONE,
+        rows: int | None = None,
+    ) -> None:
+        self.objective, self.model, self.optimizer = objective, model, optimizer
+        self.settings, self.processes, self.rows = settings, processes, rows
 
-def _gradient(
-    model: GPT, optimizer: Optimizers, batch: Batch, seed: tuple[int, int], settings: recipe.Recipe
-) -> Tensor:
-    """Leaves the objective's gradient in the parameters; returns the mean cross-entropy."""
-    device = model.token_emb.weight.device
-    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
-    x_BT, y_N = batch.x_BT.to(device), batch.y_BT.to(device).flatten()
-    copies = 2 if settings.train.rdrop else 1  # both of R-Drop's passes in one batch: dropout differs by row
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.train.precision == "bfloat16"):
-        objective, nats = training_loss(
-            model.hidden(x_BT.repeat(copies, 1)).flatten(0, 1),
-            model.head_VD,
-            y_N.repeat(copies),
-            label_smoothing=settings.train.label_smoothing,
-            rdrop=settings.train.rdrop,
-        )
-    count = batch.targets * copies  # sums, divided once: rows that are padded weigh as many targets as they hold
-    optimizer.zero_grad()
-    (objective / count).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return nats / count
+    def __call__(self, batch: Batch, rate: float, seed: tuple[int, int], decay: float = 1.0) -> StepResult:
+        """One step at `rate` times each parameter group's peak learning rate and `decay` times its weight decay.
+
+        `seed` = (run's seed, step) decides dropout, so a step's randomness does not depend on the steps before it. With
+        SAM, both passes drop the same activations.
+        """
+        self.objective.train()
+        loss = self._gradient(batch, seed)
+        if self.settings.optim.sharpness != "none":
+            with _worst_point_nearby(self.model, self.settings.optim):
+                self._gradient(batch, seed)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.optim.grad_clip)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
+        if finite:
+            self.optimizer.step(rate, decay)
+        return StepResult(loss.item(), norm.item(), finite)
+
+    def _gradient(self, batch: Batch, seed: tuple[int, int]) -> Tensor:
+        """Leaves the objective's gradient in the parameters; returns the mean cross-entropy."""
+        device = self.model.head_VD.device
+        rank = (self.processes.rank,) if self.processes.rank else ()  # the first draws what a single process would
+        torch.manual_seed(int(np.random.SeedSequence((*seed, *rank)).generate_state(1, np.uint64)[0]))
+        # sums, divided once: rows that are padded weigh as many targets as they hold. Processes average their gradients.
+        count = batch.targets * (2 if self.settings.train.rdrop else 1)
+        nats_sum = torch.zeros((), device=device)
+        self.optimizer.zero_grad()
+        parts = list(self._parts(batch))
+        for index, (x_BT, y_BT) in enumerate(parts):
+            with unsynchronised(self.objective) if index < len(parts) - 1 else nullcontext():
+                objective, nats = self.objective(x_BT.to(device), y_BT.to(device))
+                (objective * self.processes.size / count).backward()
+            nats_sum = nats_sum + nats
+        return self.processes.sum(nats_sum) / count
+
+    def _parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's rows, in equal parts of at most `rows`."""
+        share = ceil(len(batch.x_BT) / self.processes.size)
+        number = ceil(share / min(self.rows or share, share))  # as many in every process
+        x_BT, y_BT = self.processes.rows(batch.x_BT), self.processes.rows(batch.y_BT)
+        missing = number - len(x_BT)
+        if missing > 0:  # a short last batch: rows without a target, for every process must take part in the sum
+            x_BT = torch.cat([x_BT, batch.x_BT[:1].expand(missing, -1)])
+            y_BT = torch.cat([y_BT, torch.full_like(batch.y_BT[:1], IGNORE).expand(missing, -1)])
+        yield from zip(x_BT.tensor_split(number), y_BT.tensor_split(number), strict=True)
 
 
 @contextmanager
@@ -101,9 +143,11 @@ def _worst_point_nearby(model: GPT, settings: recipe.Optim) -> Iterator[None]:
             weight.abs() + ASAM_ETA if settings.sharpness == "asam" else torch.ones_like(weight) for weight in before
         ]
         scaled = [scale * gradient for scale, gradient in zip(scales, gradients, strict=True)]
-        norm = torch.nn.utils.get_total_norm(scaled) + 1e-12
+        norm = torch.nn.utils.get_total_norm(scaled)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        length = settings.rho / (norm.item() + 1e-12)
         for parameter, scale, gradient in zip(parameters, scales, scaled, strict=True):
-            parameter.add_(scale * gradient * (settings.rho / norm))
+            parameter.add_(scale * gradient * length)
     try:
         yield
     finally:

@@ -1,0 +1,335 @@
+"""How fast and how large shortrun's training is, beside others, on this machine: one table and a JSON file.
+
+    python benchmarks/run.py                    everything below; about half an hour on 2 cores
+    python benchmarks/run.py --only plain       the parts whose name contains "plain"
+    python benchmarks/run.py --list             their names
+
+Each part lets its contestants take turns, a step each, so that whatever the machine does besides hits all of them; the
+first steps are thrown away. A ratio is the peer's median seconds over ours, with its range over the turns. Nothing else
+should run meanwhile. Peers that are not installed (transformers, litgpt) are installed from PyPI into benchmarks/.peers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+PEERS = HERE / ".peers"
+WARM_UP = 3
+
+
+@dataclass
+class Contestant:
+    """What `contestants.py` is called with."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+    def start(self) -> subprocess.Popen[str]:
+        flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in self.options.items()]
+        python = str(peers_python()) if self.name in ("transformers", "litgpt") else sys.executable
+        return subprocess.Popen(
+            [python, str(HERE / "contestants.py"), self.name, *flags],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+
+@dataclass
+class Result:
+    """A contestant's turns."""
+
+    label: str
+    facts: dict[str, Any]
+    seconds: list[float]
+    losses: list[float]
+    peak_bytes: int
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def peers_python() -> Path:
+    """A Python that has the peers besides all that this one has; made on first use."""
+    python = PEERS / "bin" / "python"
+    if not python.exists():
+        print("installing transformers and litgpt into benchmarks/.peers ...", file=sys.stderr)
+        venv.create(PEERS, with_pip=True)
+        site = next((PEERS / "lib").glob("python*/site-packages"))
+        ours = [path for path in sys.path if path.endswith("site-packages")]
+        (site / "ours.pth").write_text("\n".join(ours))
+        install = [str(python), "-m", "pip", "install", "-q", "-c", str(HERE.parent / "constraints.txt")]
+        needed = ["transformers", "lightning>=2.6.1", "jsonargparse[signatures]>=4.37,<=4.41", "psutil"]
+        subprocess.run([*install, *needed], check=True)
+        # on its own: it asks for an older huggingface_hub than transformers, which its model does not use
+        subprocess.run([*install, "--no-deps", "litgpt"], check=True)
+    return python
+
+
+def take_turns(contestants: list[Contestant], turns: int) -> list[Result]:
+    """Lets each take WARM_UP steps and then `turns` measured ones, one contestant at a time."""
+    processes = [contestant.start() for contestant in contestants]
+    try:
+        facts = [_answer(process)["ready"] for process in processes]
+        seconds: list[list[float]] = [[] for _ in processes]
+        losses: list[list[float]] = [[] for _ in processes]
+        for turn in range(WARM_UP + turns):
+            for index, process in enumerate(processes):
+                time.sleep(0.3)  # threads of the one before may still spin
+                assert process.stdin
+                process.stdin.write("\n")
+                process.stdin.flush()
+                answer = _answer(process)
+                losses[index].append(answer["loss"])
+                if turn >= WARM_UP:
+                    seconds[index].append(answer["seconds"])
+        peaks = []
+        for process in processes:
+            assert process.stdin
+            process.stdin.close()
+            peaks.append(_answer(process)["peak_bytes"])
+    finally:
+        for process in processes:
+            process.kill()
+    labels = [contestant.label or contestant.name for contestant in contestants]
+    return [Result(*row) for row in zip(labels, facts, seconds, losses, peaks, strict=True)]
+
+
+def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit(f"a contestant stopped: {process.args}")
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def against(what: str, ours: Result, peer: Result) -> dict[str, Any]:
+    """One row: the peer's seconds over ours, by medians, and by the turns that were best and worst for us."""
+    ratios = [theirs / mine for mine, theirs in zip(ours.seconds, peer.seconds, strict=True)]
+    return {
+        "what": what,
+        "ours": ours.median,
+        "peer": peer.median,
+        "ratio": peer.median / ours.median,
+        "min": min(ratios),
+        "max": max(ratios),
+        "unit": "s a step",
+        "peak_ratio": ours.peak_bytes / peer.peak_bytes,
+        "ours_peak_gb": ours.peak_bytes / 1e9,
+        "peer_peak_gb": peer.peak_bytes / 1e9,
+    }
+
+
+def share_of_the_product(what: str, ours: Result, product: Result) -> dict[str, Any]:
+    """One row: the step's FLOP per second, by 6 x parameters x tokens, over the rate of the plain matrix product."""
+    flop = 6 * ours.facts["parameters"] * 64 * 128
+    rates = [flop / seconds / 1e9 for seconds in ours.seconds]
+    peaks = product.losses[WARM_UP:]
+    shares = [rate / peak for rate, peak in zip(rates, peaks, strict=True)]
+    return {
+        "what": what,
+        "ours": statistics.median(rates),
+        "peer": statistics.median(peaks),
+        "ratio": statistics.median(rates) / statistics.median(peaks),
+        "min": min(shares),
+        "max": max(shares),
+        "unit": "GFLOP/s",
+    }
+
+
+def of_plain(turns: int, device: str) -> list[dict[str, Any]]:
+    """The baseline's shape against a plain implementation in float32, and against the machine's matrix products."""
+    rows = []
+    for precision in ("bfloat16", "float32"):
+        ours, plain, product = take_turns(
+            [
+                Contestant("ours", {"precision": precision, "device": device}),
+                Contestant("plain", {"precision": "float32", "device": device}),
+                Contestant("product", {"precision": precision, "device": device}),
+            ],
+            turns,
+        )
+        rows.append(against(f"step in {precision} / plain in float32", ours, plain))
+        rows.append(share_of_the_product(f"share of the {precision} product's rate", ours, product))
+    return rows
+
+
+def of_peers(turns: int, device: str) -> list[dict[str, Any]]:
+    """The baseline's shape against transformers (with dropout) and litgpt (which has none), same precision both sides."""
+    rows = []
+    for peer, dropout in (("transformers", 0.1), ("litgpt", 0.0)):
+        for precision in ("bfloat16", "float32"):
+            options = {"precision": precision, "dropout": dropout, "device": device}
+            ours, other = take_turns([Contestant("ours", options), Contestant(peer, options)], turns)
+            rows.append(against(f"step in {precision} / {peer}'s {other.facts['version']}", ours, other))
+    return rows
+
+
+def of_muon(turns: int, device: str) -> list[dict[str, Any]]:
+    """What Muon costs: AdamW's step over Muon's (at least 0.8 means at most 1.25 times)."""
+    rows = []
+    for precision in ("bfloat16", "float32"):
+        muon, adamw = take_turns(
+            [
+                Contestant("ours", {"precision": precision, "optimizer": "muon", "device": device}),
+                Contestant("ours", {"precision": precision, "device": device}),
+            ],
+            turns,
+        )
+        rows.append(against(f"Muon's step in {precision} / AdamW's", muon, adamw))
+    return rows
+
+
+def of_rdrop(turns: int, device: str) -> list[dict[str, Any]]:
+    """What R-Drop's second pass costs: a plain step over one with R-Drop (0.5 is what two passes cost)."""
+    rdrop, usual = take_turns(
+        [
+            Contestant("ours", {"precision": "bfloat16", "rdrop": 2.0, "device": device}),
+            Contestant("ours", {"precision": "bfloat16", "device": device}),
+        ],
+        turns,
+    )
+    return [against("R-Drop's step in bfloat16 / one without", rdrop, usual)]
+
+
+def of_inside(turns: int, device: str) -> list[dict[str, Any]]:  # noqa: ARG001
+    """Evaluation, sampling, packing and the loss over logits, each against what it must cost at least (on the CPU)."""
+    rows = []
+    for part in ("evaluation", "sampling", "packing", "loss"):
+        done = subprocess.run([sys.executable, str(HERE / "inside.py"), part], stdout=subprocess.PIPE, check=True)
+        rows += json.loads(done.stdout)
+    return rows
+
+
+def of_compile(turns: int, device: str) -> list[dict[str, Any]]:
+    """torch.compile: the step without it over the step with it, after the first steps."""
+    rows = []
+    for precision in ("bfloat16", "float32"):
+        options = {"precision": precision, "device": device}
+        compiled, eager = take_turns(
+            [Contestant("ours", {**options, "compile": True}), Contestant("ours", options)], turns
+        )
+        rows.append(against(f"step in {precision} with torch.compile / without", compiled, eager))
+    return rows
+
+
+def of_growth(turns: int, device: str) -> list[dict[str, Any]]:
+    """Tokens a second and memory against width and vocabulary, in bfloat16; the estimate of memory beside the peak."""
+    from shortrun.recipe import Recipe
+    from shortrun.train.budget import activation_bytes, loss_bytes, state_bytes
+
+    rows = []
+    shapes = [(width, 16_000) for width in (128, 256, 512, 1024)]
+    shapes += [(512, vocabulary) for vocabulary in (4_000, 8_000, 32_000, 64_000)]
+    for width, vocabulary in shapes:
+        options = {"precision": "bfloat16", "d-model": width, "n-head": width // 64, "vocab-size": vocabulary}
+        (ours,) = take_turns([Contestant("ours", {**options, "device": device})], turns)
+        rates = [64 * 128 / seconds for seconds in ours.seconds]
+        recipe = Recipe.model_validate(
+            {
+                "model": {"d_model": width, "n_head": width // 64},
+                "train": {"precision": "bfloat16"},
+                "tokenizer": {"vocab_size": vocabulary},
+            }
+        )
+        parameters = int(ours.facts["parameters"])
+        estimate = state_bytes(parameters, recipe) + 64 * activation_bytes(recipe) + loss_bytes(recipe, vocabulary)
+        rows.append(
+            {
+                "what": f"width {width}, vocabulary {vocabulary:,}: {parameters:,} parameters",
+                "ours": statistics.median(rates),
+                "min": min(rates),
+                "max": max(rates),
+                "unit": "tokens/s",
+                "ours_peak_gb": ours.peak_bytes / 1e9,
+                "estimated_gb": estimate / 1e9,
+            }
+        )
+    return rows
+
+
+PARTS = {
+    "plain": of_plain,
+    "peers": of_peers,
+    "muon": of_muon,
+    "rdrop": of_rdrop,
+    "inside": of_inside,
+    "compile": of_compile,
+    "growth": of_growth,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="parts whose name contains this")
+    parser.add_argument("--turns", type=int, default=5, help="measured steps of each contestant")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--out", type=Path, default=HERE / "results.json", help="where the JSON goes")
+    parser.add_argument("--list", action="store_true", help="print the parts")
+    options = parser.parse_args()
+    if options.list:
+        print("\n".join(f"{name}: {part.__doc__}" for name, part in PARTS.items()))
+        return
+    rows = []
+    for name, part in PARTS.items():
+        if options.only in name:
+            rows += part(options.turns, options.device)
+            print(f"{name}: done", file=sys.stderr)
+    table = Table(title="shortrun beside others", title_justify="left")
+    for heading in ("what", "ours", "peer", "unit", "ratio (min to max)", "peak memory, ours / peer"):
+        table.add_column(heading)
+    for row in rows:
+        memory = ""
+        if "peak_ratio" in row:
+            memory = f"{row['ours_peak_gb']:.2f} / {row['peer_peak_gb']:.2f} GB = {row['peak_ratio']:.0%}"
+        elif "ours_peak_gb" in row:
+            memory = f"{row['ours_peak_gb']:.2f} GB, estimated {row['estimated_gb']:.2f}"
+        spread = f"{row['ratio']:.2f} ({row['min']:.2f} to {row['max']:.2f})" if "ratio" in row else ""
+        peer = f"{row['peer']:.3g}" if "peer" in row else ""
+        table.add_row(row["what"], f"{row['ours']:.4g}", peer, row["unit"], spread, memory)
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    if options.out.exists():  # what was not measured now stays as it was
+        measured = {row["what"] for row in rows}
+        rows = [row for row in json.loads(options.out.read_text())["rows"] if row["what"] not in measured] + rows
+    record = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(options.device), "rows": rows}
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the figures depend on."""
+    processor = ""
+    if Path("/proc/cpuinfo").exists():
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].partition(": ")[2] if names else ""
+    return {
+        "platform": platform.platform(),
+        "processor": processor,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""How much memory a step takes, about; and, under a limit, how many rows to take at once.
+
+The numbers of `activation_bytes` are counted from what the layers keep for the backward pass, and checked against peaks
+measured by `benchmarks/run.py --only memory` (docs/performance.md says how far off they are).
+
+Shapes: B rows, T positions, D d_model, H heads, V vocabulary, L layers.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from shortrun.errors import UserError
+from shortrun.model.gpt import GPT
+from shortrun.recipe import Recipe
+from shortrun.score.objective import CHUNK
+
+
+def state_bytes(parameters: int, recipe: Recipe) -> int:
+    """Weights, gradients, what the optimizer remembers, and the copies that SAM and the moving average need."""
+    numbers = 2 + {"sgd": 0, "lion": 1, "muon": 1.5, "adamw": 2, "soap": 6}[recipe.optim.name]
+    numbers += 3 * (recipe.optim.sharpness != "none") + (recipe.train.ema > 0)
+    numbers += 1  # the embedding's gradient, bfloat16 copies, and whatever else comes and goes
+    return int(4 * numbers * parameters)
+
+
+def activation_bytes(recipe: Recipe) -> int:
+    """What one row leaves in memory until its backward pass has been."""
+    model, T = recipe.model, recipe.batches.block_size
+    size = 2 if recipe.train.precision == "bfloat16" else 4
+    width = {"gelu": 8, "relu2": 8, "swiglu": 3 * 8 / 3}[model.mlp]
+    dropped = 2 if model.dropout else 0
+    channels = (8 + width + dropped) * size + 12  # the stream and the norms are float32
+    scores = model.n_head * T * size * (3 if model.dropout else 1)
+    passes = 2 if recipe.train.rdrop else 1
+    return int(passes * model.n_layer * T * (channels * model.d_model + scores))
+
+
+def loss_bytes(recipe: Recipe, vocab_size: int) -> int:
+    """The logits that are there at once, and their gradient."""
+    rows = recipe.batches.batch_size * recipe.batches.block_size
+    return 3 * 4 * min(CHUNK, rows * vocab_size)
+
+
+def rows_at_once(model: GPT, recipe: Recipe, processes: int) -> tuple[int | None, list[str]]:
+    """How many rows of a batch to take at once under `train.memory_limit` (None: all), and a sentence about it.
+
+    Raises UserError where even one row does not fit.
+    """
+    limit = recipe.train.memory_limit
+    if limit is None:
+        return None, []
+    vocab_size = len(model.head_VD)
+    rest = limit * 1e9 - state_bytes(model.count_parameters(), recipe) - loss_bytes(recipe, vocab_size)
+    fitting = int(rest // activation_bytes(recipe))
+    share = ceil(recipe.batches.batch_size / processes)
+    if fitting < 1:
+        least = (limit * 1e9 - rest + activation_bytes(recipe)) / 1e9
+        raise UserError(f"train.memory_limit = {limit:g} GB is too little for one row: it takes about {least:.2f} GB")
+    if fitting >= share:
+        return None, []
+    parts = ceil(share / fitting)
+    rows = ceil(share / parts)
+    return rows, [f"Each batch is taken in {parts} parts of at most {rows} rows, to stay within {limit:g} GB"]

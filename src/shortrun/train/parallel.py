@@ -1,0 +1,150 @@
+"""Several processes that train one model: torch.distributed, as torchrun starts it.
+
+    torchrun --nproc-per-node 2 -m shortrun train RECIPE ...
+
+One global batch, whatever the number of processes: each takes its share of the rows, gradients are summed over all
+targets, and every process then takes the same step. Only the first process writes. With `train.parallel = "data"` each
+holds the whole model (DistributedDataParallel), with "sharded" its share of the weights and of the optimizer's state
+(FSDP2, `fully_shard`). Checkpoints hold whole tensors either way, so a run goes on with any number of processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from shortrun.score.evaluate import Share
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, the same bits in each."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: int) -> int:
+        """The largest of the processes' flags."""
+        if self.size == 1:
+            return flag
+        largest = torch.tensor(flag)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return int(largest)
+
+    def rows(self, x_BT: Tensor) -> Tensor:
+        """This process's share of a batch's rows; may be none."""
+        return x_BT.tensor_split(self.size)[self.rank]
+
+    def share(self) -> Share:
+        """This process's share of what is scored."""
+        return Share(self.rank, self.size, self._combined)
+
+    def _combined(self, parts: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.sum(torch.from_numpy(parts)).numpy()
+
+    def spread(self, objective: nn.Module, how: str, device: torch.device) -> nn.Module:
+        """The module that each process calls: replicated or sharded, so that gradients are averaged over processes."""
+        if self.size == 1:
+            return objective
+        if how == "data":
+            ids = [torch.cuda.current_device()] if device.type == "cuda" else None
+            return DistributedDataParallel(objective, device_ids=ids)
+        for block in objective.model.blocks:  # type: ignore[union-attr]
+            fully_shard(block)
+        fully_shard(objective)
+        return objective
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Processes]:
+    """Joins the processes that torchrun started (its environment variables say which), and leaves them at the end; those
+    that have been joined already stay so."""
+    if dist.is_initialized():
+        yield Processes(dist.get_rank(), dist.get_world_size())
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    on_gpu = torch.cuda.is_available() and device in ("auto", "cuda")
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def unsynchronised(objective: nn.Module) -> AbstractContextManager[Any]:
+    """Within it, gradients stay this process's own: for all but the last part of a batch that is taken in parts."""
+    if isinstance(objective, DistributedDataParallel):
+        return objective.no_sync()
+    if isinstance(objective, FSDPModule):
+        return _sharded_unsynchronised(objective)
+    return nullcontext()
+
+
+@contextmanager
+def _sharded_unsynchronised(objective: FSDPModule) -> Iterator[None]:
+    objective.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        objective.set_requires_gradient_sync(True)
+
+
+def whole(state: Any) -> Any:
+    """A state (nested dicts, lists, tensors) with every sharded tensor whole; all processes must ask together."""
+    if isinstance(state, DTensor):
+        return state.full_tensor()
+    if isinstance(state, Mapping):
+        return {key: whole(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [whole(value) for value in state]
+    return state
+
+
+def is_sharded(model: nn.Module) -> bool:
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def load_whole(model: nn.Module, weights: Mapping[str, Tensor], optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Loads whole weights into a model, sharded or not, and shards the state that its optimizers have just loaded."""
+    own = model.state_dict()
+    model.load_state_dict({name: _as_sharded(weight, own[name]) for name, weight in weights.items()})
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            state.update({key: _as_sharded(value, parameter) for key, value in state.items()})
+
+
+def _as_sharded(value: Any, like: Tensor) -> Any:
+    """A whole tensor, sharded as `like` is where both have one shape; anything else as it is."""
+    if isinstance(like, DTensor) and isinstance(value, Tensor) and value.shape == like.shape:
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value

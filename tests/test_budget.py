@@ -1,0 +1,114 @@
+"""Memory limits, torch.compile and the plan: what they change, and what they must not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from shortrun.cli import run
+from shortrun.errors import UserError
+from shortrun.model.gpt import GPT
+from shortrun.optim.optimizers import make_optimizer
+from shortrun.recipe import Recipe
+from shortrun.recipe_file import load_recipe
+from shortrun.tokens.batches import Batch
+from shortrun.train.budget import rows_at_once
+from shortrun.train.loop import train
+from shortrun.train.plan import plan
+from shortrun.train.step import Objective, TrainingStep
+from tests.conftest import tiny_recipe
+from tests.test_techniques import a_batch, a_gpt, a_recipe
+
+
+def gradients(model: GPT, recipe: Recipe, batch: Batch, rows: int | None) -> tuple[float, list[Tensor]]:
+    take = TrainingStep(Objective(model, recipe.train), model, make_optimizer(model, recipe.optim), recipe, rows=rows)
+    loss = take(batch, 0.0, (0, 1)).loss
+    return loss, [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("settings", [{}, {"rdrop": 2.0, "label_smoothing": 0.1}])
+def test_the_parts_gradients_add_up_to_the_batchs(settings: dict[str, Any], rows: int) -> None:
+    """The last row of the batch is mostly padding: a mean of the parts' means would be another gradient."""
+    recipe, batch = a_recipe(train=settings, optim={"grad_clip": 1e9}), a_batch()
+    whole_loss, whole = gradients(a_gpt(), recipe, batch, None)
+    parts_loss, parts = gradients(a_gpt(), recipe, batch, rows)
+    assert parts_loss == pytest.approx(whole_loss, rel=1e-6)
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.allclose(one, other, atol=1e-6 * float(one.abs().max()) + 1e-9)
+
+
+def test_less_memory_means_fewer_rows_at_once() -> None:
+    recipe = load_recipe("baseline")
+    model = GPT(recipe.model, 16_000, 128, eos=1)
+
+    def rows(limit: float | None) -> int | None:
+        limited = recipe.model_copy(update={"train": recipe.train.model_copy(update={"memory_limit": limit})})
+        return rows_at_once(model, limited, processes=1)[0]
+
+    assert rows(None) is None
+    assert rows(64.0) is None
+    taken = [rows(limit) for limit in (3.0, 1.5, 0.9, 0.6)]
+    assert all(isinstance(number, int) for number in taken)
+    assert sorted(taken, key=lambda number: number or 0, reverse=True) == taken
+    assert len(set(taken)) == 4
+    with pytest.raises(UserError, match=r"too little for one row: it takes about 0\.\d\d GB"):
+        rows(0.1)
+
+
+def test_a_limited_run_learns_the_same(titles_file: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"model": {"dropout": 0.0}}
+    whole = train(tiny_recipe(titles_file, **settings), tmp_path / "whole")
+    parts = train(tiny_recipe(titles_file, **settings, train={"epochs": 2, "memory_limit": 0.0012}), tmp_path / "parts")
+    assert parts["loss"] == pytest.approx(whole["loss"], abs=1e-5)
+
+
+def refusing(*_: object, **__: object) -> Callable[..., Tensor]:
+    def call(*_: object) -> Tensor:
+        raise RuntimeError("no working C++ compiler\nand more that nobody wants to read")
+
+    return call
+
+
+def test_auto_goes_on_without_torch_compile_and_says_why(
+    titles_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch, "compile", refusing)
+    plain = train(tiny_recipe(titles_file), tmp_path / "plain", max_steps=3)
+    auto = train(tiny_recipe(titles_file, train={"compile": "auto"}), tmp_path / "auto", max_steps=3)
+    assert "goes on without it: no working C++ compiler\n" in capfd.readouterr().err
+    assert auto["loss"] == plain["loss"], "trying it leaves no trace, not even in dropout"
+    with pytest.raises(UserError, match=r'train\.compile = "on", but torch\.compile can\'t: no working'):
+        train(tiny_recipe(titles_file, train={"compile": "on"}), tmp_path / "on")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_a_compiled_model_learns_the_same(titles_file: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"model": {"dropout": 0.0, "positions": "rotary", "norm": "rmsnorm", "mlp": "swiglu"}}
+    plain = train(tiny_recipe(titles_file, **settings), tmp_path / "plain", max_steps=4)
+    compiled = train(tiny_recipe(titles_file, **settings, train={"compile": "on"}), tmp_path / "compiled", max_steps=4)
+    assert compiled["loss"] == pytest.approx(plain["loss"], abs=1e-4)
+
+
+def test_the_plan_counts_what_a_run_then_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "baseline", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == 27_172_864
+    assert found["tokens"] == pytest.approx(7 * 1_133_101, rel=0.02)  # what HN-100k has
+    assert found["flops"] == found["tokens"] * GPT(load_recipe("baseline").model, 16_000, 128, eos=1).flops_per_token()
+    assert plan(load_recipe("asam-mid"))["passes_per_step"] == 2
+    assert plan(load_recipe("asam-mid"))["tokens"] == pytest.approx(10_149_888, rel=0.02)
+    one, four = (plan(load_recipe("modern"), gpus)["memory_bytes"]["activations"] for gpus in (1, 4))
+    assert one == 4 * four
+    assert run(["plan", "modern", "--gpus", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "each of 2 GPUs" in shown
+    assert "assumed" in shown
+    assert run(["plan", "baseline", "--data.num-titles", "all", "--data.path", "x.txt"]) == 2

@@ -1,0 +1,153 @@
+"""Sampling with cached keys and values gives what the whole row, computed anew for each token, would give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from shortrun.model.attention import Cache
+from shortrun.model.generate import _draw, generate
+from shortrun.model.gpt import GPT
+from shortrun.recipe import Model
+from tests.test_techniques import EVERY_MODEL
+
+EOS, VOCAB, BLOCK = 1, 24, 12
+BANNED = [0, 2]
+UNTIED = {"tied_head": False}  # else an untrained model says its last token again and again
+SWITCHES = [{}, *({name: value} for name, value in EVERY_MODEL.items()), {"mlp": "relu2"}, EVERY_MODEL]
+
+
+def a_gpt(**switches: Any) -> GPT:
+    torch.manual_seed(1)
+    settings = {"n_layer": 2, "n_head": 2, "d_model": 16, "dropout": 0.1} | switches
+    model = GPT(Model.model_validate(settings), VOCAB, BLOCK, EOS)
+    for parameter in model.parameters():
+        parameter.data += 0.4 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def titles(model: GPT, prefix: list[int], **changes: Any) -> list[list[int]]:
+    settings = {"count": 8, "temperature": 1.0, "seed": 3, "max_tokens": len(prefix) + 2 * BLOCK} | changes
+    return generate(model, prefix, eos=EOS, banned=BANNED, **settings)
+
+
+@torch.no_grad()
+def naive_title(model: GPT, prefix: list[int], n: int, *, temperature: float, seed: int = 3) -> list[int]:
+    """The n-th title, every token from the last BLOCK tokens anew."""
+    ids, uniforms = [EOS, *prefix], np.random.default_rng([seed, n])
+    for _ in range(2 * BLOCK):
+        logits = model(torch.tensor([ids[-BLOCK:]]))[0, -1]
+        logits[BANNED] = -torch.inf
+        token = int(logits.argmax())
+        if temperature:
+            passed = torch.softmax(logits.double() / temperature, -1).cumsum(-1).numpy()
+            token = int((passed <= uniforms.random()).sum())
+        if token == EOS:
+            break
+        ids.append(token)
+    return ids[1:]
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: " ".join(switches) if len(switches) < 2 else "all")
+@pytest.mark.parametrize("kernel", [False, True])
+@torch.no_grad()
+def test_cached_logits_are_the_uncached_ones(
+    switches: dict[str, Any], kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After prompts of one token and of more, and after rows have been dropped; in both of attention's ways."""
+    if kernel:
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    model = a_gpt(**switches)
+    for prompt in (1, 5):
+        ids = torch.randint(2, VOCAB, (6, BLOCK))
+        ids[:, 0] = EOS
+        caches = [Cache() for _ in model.blocks]
+        for seen in range(prompt, BLOCK + 1):
+            hidden = model.hidden(ids[:, caches[0].length : seen], caches)
+            assert caches[0].length == seen
+            logits = hidden[:, -1] @ model.head_VD.T
+            assert torch.allclose(logits, model(ids[:, :seen])[:, -1], rtol=1e-5, atol=1e-5)
+            if seen in (7, 9):
+                kept = torch.arange(len(ids)) % 3 != 1
+                ids = ids[kept]
+                for cache in caches:
+                    cache.keep(kept)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "switches", [UNTIED, UNTIED | {"positions": "rotary"}, EVERY_MODEL], ids=["learned", "rotary", "all"]
+)
+def test_titles_are_the_naive_ones(switches: dict[str, Any], temperature: float) -> None:
+    """Those that end soon, and those that outgrow the block, where the window slides; a prefix may outgrow it too."""
+    model, lengths = a_gpt(**switches), []
+    long_prefix = [3 + n % 20 for n in range(BLOCK + 3)]
+    for prefix in ([], [5], [6, 7, 8], [9] * (BLOCK - 1), long_prefix):
+        found = titles(model, prefix, temperature=temperature)
+        assert found == [naive_title(model, prefix, n, temperature=temperature) for n in range(8)]
+        assert temperature or found == found[:1] * 8
+        lengths += [len(title) - len(prefix) for title in found]
+    assert max(lengths) > BLOCK
+    assert not temperature or (min(lengths) <= 4 and len(set(lengths)) >= 5)
+
+
+def test_a_title_depends_on_its_index_and_the_seed_alone() -> None:
+    model = a_gpt()
+    eight = titles(model, [5, 6])
+    assert titles(model, [5, 6]) == eight
+    assert titles(model, [5, 6], count=3) == eight[:3]
+    assert titles(model, [5, 6], count=40)[:8] == eight
+    assert titles(model, [5, 6], max_tokens=6) == [title[:6] for title in eight]
+    assert len({tuple(title) for title in eight}) > 5
+    assert titles(model, [5, 6], seed=4) != eight
+    assert titles(model, [5, 6], max_tokens=2) == [[5, 6]] * 8
+
+
+def test_each_step_computes_the_newest_token_of_the_titles_that_go_on() -> None:
+    model, shapes = a_gpt(), []
+    model.token_emb.register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape)))
+    lengths = [len(title) for title in titles(model, [5, 6])]
+    going = [sum(length >= 2 + step for length in lengths) for step in range(2 * BLOCK)]
+    assert going[0] == 8
+    assert going[5] < 8
+    wanted = [(8, 3), *((rows, 1) for rows in going[1 : BLOCK - 2]), *((rows, BLOCK) for rows in going[BLOCK - 2 :])]
+    assert shapes == [shape for shape in wanted if shape[0]]
+
+
+@pytest.mark.parametrize("temperature", [1e-45, 0.5, 1.0, 1e9])
+def test_banned_ids_are_never_drawn(temperature: float) -> None:
+    drawn = {token for title in titles(a_gpt(), [], count=100, temperature=temperature) for token in title}
+    assert not drawn & {EOS, *BANNED}
+    assert temperature < 1 or len(drawn) == VOCAB - 3
+
+
+def test_the_ends_of_the_unit_interval_draw_what_can_be_drawn() -> None:
+    never = -torch.inf
+    logits = torch.tensor([[never, 0.3, never, 0.3, never]]).repeat(4, 1)
+    uniforms = torch.tensor([0.0, 0.5 - 2**-54, 0.5, 1 - 2**-53], dtype=torch.float64)
+    assert _draw(logits, 1.0, uniforms).tolist() == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_draws_follow_the_softmax(temperature: float) -> None:
+    """One step of 20,000 titles: chi-squared against the expected counts, which 1 in 10,000 right samplers would fail."""
+    model, count = a_gpt(), 20_000
+    with torch.no_grad():
+        logits = model(torch.tensor([[EOS, 5]]))[0, -1].double()
+    logits[BANNED] = -torch.inf
+    expected = count * torch.softmax(logits / temperature, -1)
+    drawn = [
+        title[1] if len(title) == 2 else EOS
+        for title in titles(model, [5], count=count, max_tokens=2, temperature=temperature)
+    ]
+    counts = torch.bincount(torch.tensor(drawn), minlength=VOCAB)
+    often = expected >= 5
+    together = torch.stack([expected[~often].sum(), counts[~often].sum()])
+    assert abs(float(together[1] - together[0])) <= 5 * float(together[0].sqrt()) + 1
+    chi2, freedom = float(((counts - expected)[often] ** 2 / expected[often]).sum()), int(often.sum()) - 1
+    normal = ((chi2 / freedom) ** (1 / 3) - 1 + 2 / (9 * freedom)) / (2 / (9 * freedom)) ** 0.5  # Wilson and Hilferty
+    assert freedom > 5
+    assert normal < 3.72
