@@ -21,6 +21,7 @@ PLAIN = {
     "tokenizer.path",
 }  # fmt: skip
 OFF = {
+    'train.compile = "off"',
     'schedule.weight_decay = "constant"',
     'optim.decay = "all"',
     'optim.sharpness = "none"',

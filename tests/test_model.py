@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+from argparse import Namespace
+
 import pytest
 import torch
 
 from shortrun.model.generate import generate
 from shortrun.model.gpt import GPT
-from shortrun.recipe import Model
+from shortrun.optim.optimizers import make_optimizer
+from shortrun.recipe import Model, Recipe
+from shortrun.tokens.batches import Batch
+from shortrun.train.step import Objective, TrainingStep
+from tests.conftest import ROOT
 
 SMALL = Model(n_layer=2, n_head=2, d_model=16, dropout=0.1)
 
@@ -77,3 +84,33 @@ def test_sampling_draws_from_the_models_distribution() -> None:
     error = (probabilities * (1 - probabilities) / count).sqrt()
     assert ((frequencies / count - probabilities).abs() <= 4 * error + 1e-9).all()
     assert sample(model, temperature=0.0, count=1, max_tokens=3)[0][2:] in ([int(probabilities.argmax())], [])
+
+
+def test_fifty_steps_are_those_of_a_plain_implementation() -> None:
+    """Against the benchmark's textbook GPT (unfused attention, all logits, torch's AdamW), from the same weights."""
+    spec = importlib.util.spec_from_file_location("contestants", ROOT / "benchmarks" / "contestants.py")
+    assert spec is not None
+    assert spec.loader is not None
+    contestants = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(contestants)
+    shape = {"n_layer": 2, "n_head": 2, "d_model": 32, "block_size": 24, "batch_size": 8, "vocab_size": 300}
+    options = Namespace(**shape, dropout=0.0, precision="float32", device="cpu", isolate=False)
+    torch.manual_seed(0)
+    theirs = contestants.PlainGPT(options)
+    recipe = Recipe.model_validate(
+        {"model": {"n_layer": 2, "n_head": 2, "d_model": 32, "dropout": 0.0}, "optim": {"lr": 1e-3}}
+    )
+    ours = GPT(recipe.model, 300, 24, eos=1)
+    ours.load_state_dict(
+        {
+            name.replace(".mlp.", ".mlp.net."): w
+            for name, w in theirs.state_dict().items()
+            if "tril" not in name and "head" not in name
+        }
+    )
+    take = TrainingStep(Objective(ours, recipe.train), ours, make_optimizer(ours, recipe.optim), recipe)
+    plain_step, batches = contestants.usual_step(theirs, theirs, options), contestants.batches(options)
+    for step in range(50):
+        x, y = batches()
+        found = take(Batch(x, y, y.numel(), None), 1.0, (0, step)).loss  # type: ignore[arg-type]
+        assert found == pytest.approx(plain_step(), abs=1e-5), step

@@ -91,10 +91,9 @@ def _loss_and_gradient(
     counted_C1 = (targets_C != IGNORE)[:, None]
     index_C1 = targets_C.clamp(min=0)[:, None]
     wide = _wide(logits_CV.dtype)
-    largest_C1, where_C1 = logits_CV.max(dim=-1, keepdim=True)
     p_CV = torch.softmax(logits_CV, dim=-1)
-    # log(sum(exp)) from the largest logit's probability: of all, the one known most exactly
-    log_sum_C1 = largest_C1.to(wide) - p_CV.gather(1, where_C1).to(wide).log()
+    # log(sum(exp)) from the largest logit and its probability: of all, the one known most exactly
+    log_sum_C1 = logits_CV.amax(dim=-1, keepdim=True).to(wide) - p_CV.amax(dim=-1, keepdim=True).to(wide).log()
     nats_C1 = log_sum_C1 - logits_CV.gather(1, index_C1).to(wide)
     objective_C1 = nats_C1
     if smoothing:
