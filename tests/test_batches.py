@@ -34,7 +34,7 @@ def mainruns_batches(ids: list[int], block: int, rows: int, epochs: int) -> list
 @given(encoded=encoded_titles, block=st.integers(1, 9), rows=st.integers(1, 5))
 def test_stream_is_mainruns_order_spans_and_wrap(encoded: list[list[int]], block: int, rows: int) -> None:
     flat = [token for ids in encoded for token in [*ids, EOS]]
-    titles = TokenizedTitles(encoded, EOS)
+    titles = TokenizedTitles(encoded, EOS, 91)
     assert titles.ids_N.tolist() == flat
     if len(flat) < block * rows + 1:
         with pytest.raises(UserError, match="fewer than one step"):
@@ -65,9 +65,9 @@ def test_shuffled_uses_every_title_exactly_once_an_epoch(
     shape = Settings(mode="shuffled", block_size=block, batch_size=rows)
     if total < block:
         with pytest.raises(UserError, match="longer than the data"):
-            make_batches(encoded, EOS, shape, epochs, seed)
+            make_batches(encoded, EOS, 91, shape, epochs, seed)
         return
-    batches = make_batches(encoded, EOS, shape, epochs, seed)
+    batches = make_batches(encoded, EOS, 91, shape, epochs, seed)
     steps = [batches.at(step) for step in range(1, batches.total_steps + 1)]
     targets = [token for batch in steps for token in real_targets(batch)]
     assert len(targets) == epochs * total
@@ -103,9 +103,9 @@ def split_at_end(tokens: list[int]) -> list[list[int]]:
 def test_a_batch_depends_on_its_step_alone() -> None:
     encoded = [[10 + i] * (i % 5) for i in range(50)]
     shape = Settings(mode="shuffled", block_size=4, batch_size=3)
-    forwards = make_batches(encoded, EOS, shape, 3, seed=5)
+    forwards = make_batches(encoded, EOS, 91, shape, 3, seed=5)
     first = [forwards.at(step).y_BT for step in range(1, forwards.total_steps + 1)]
-    backwards = make_batches(encoded, EOS, shape, 3, seed=5)
+    backwards = make_batches(encoded, EOS, 91, shape, 3, seed=5)
     for step in range(forwards.total_steps, 0, -1):
         assert torch.equal(backwards.at(step).y_BT, first[step - 1])
 
@@ -113,6 +113,48 @@ def test_a_batch_depends_on_its_step_alone() -> None:
 def test_order_changes_with_the_epoch_and_the_seed() -> None:
     encoded = [[10 + i] for i in range(40)]
     shape = Settings(mode="shuffled", block_size=8, batch_size=10)  # one step an epoch
-    one, other = (ShuffledBatches(TokenizedTitles(encoded, EOS), shape, 2, seed) for seed in (1, 2))
+    one, other = (ShuffledBatches(TokenizedTitles(encoded, EOS, 91), shape, 2, seed) for seed in (1, 2))
     assert not torch.equal(one.at(1).y_BT, one.at(2).y_BT)
     assert not torch.equal(one.at(1).y_BT, other.at(1).y_BT)
+
+
+@settings(deadline=None)
+@given(
+    encoded=encoded_titles,
+    block=st.integers(1, 6),
+    rows=st.integers(1, 30),
+    seed=st.integers(0, 2**32),
+    jumps=st.lists(st.integers(0, 10**6), max_size=12),
+    vocab_size=st.sampled_from([91, 2**16, 2**16 + 1]),
+)
+def test_shuffled_batches_are_the_shuffled_titles_laid_out_and_cut(
+    encoded: list[list[int]], block: int, rows: int, seed: int, jumps: list[int], vocab_size: int
+) -> None:
+    """Against the epochs written out whole, at steps in any order, those that straddle two epochs among them."""
+    epochs, size = 3, block * rows
+    if sum(len(ids) + 1 for ids in encoded) < block:
+        return
+    written = [EOS]
+    for epoch in range(epochs):
+        for title in np.random.default_rng([seed, epoch]).permutation(len(encoded)):
+            written += [*encoded[title], EOS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shortrun.tokens.batches.SLICE", 7)
+        shape = Settings(mode="shuffled", block_size=block, batch_size=rows)
+        batches = make_batches(iter(encoded), EOS, vocab_size, shape, epochs, seed)
+    assert batches.total_steps == -(-(len(written) - 1) // size)
+    for jump in [*jumps, 0, batches.total_steps - 1]:
+        step = jump % batches.total_steps
+        batch, start = batches.at(step + 1), step * size
+        expected = written[start + 1 : start + size + 1]
+        assert batch.y_BT.flatten().tolist()[: len(expected)] == expected
+        assert batch.x_BT.flatten().tolist()[: len(expected)] == written[start : start + len(expected)]
+        assert batch.targets == len(expected)
+        assert int((batch.y_BT == IGNORE).sum()) == batch.y_BT.numel() - len(expected)
+
+
+def test_ids_are_small_and_on_disk() -> None:
+    small, large = (TokenizedTitles([[5, 6], [7]], EOS, size) for size in (2**16, 2**16 + 1))
+    assert [str(titles.ids_N.dtype) for titles in (small, large)] == ["uint16", "int32"]
+    assert isinstance(small.ids_N, np.memmap)
+    assert small.ids_N.tolist() == large.ids_N.tolist() == [5, 6, EOS, 7, EOS]

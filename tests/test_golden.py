@@ -56,7 +56,9 @@ def test_the_whole_curve(golden: Path, recipe: Recipe) -> None:
     make_repeatable(1)
     corpus = load_corpus(recipe.data)
     tokenizer = train_bpe([*corpus.train.titles, *corpus.validation.titles], recipe.tokenizer)
-    batches = make_batches(tokenizer.encode_many(corpus.train.titles), tokenizer.eos, recipe.batches, 7, 1337)
+    batches = make_batches(
+        tokenizer.encode_many(corpus.train.titles), tokenizer.eos, tokenizer.vocab_size, recipe.batches, 7, 1337
+    )
     validation = ScoringSet(tokenizer, corpus.validation.titles)
     model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos)
     model.load_state_dict(load_file(golden / "initial_weights.safetensors"))
@@ -95,7 +97,7 @@ def test_the_baseline_at_full_size_has_mainruns_parameters() -> None:
 def test_the_baselines_epochs_and_steps() -> None:
     """1,102,455 training tokens make 134 batches an epoch and 938 steps."""
     recipe = load_recipe("baseline")
-    titles = TokenizedTitles([[0] * 1_102_454], eos=1)
+    titles = TokenizedTitles([[0] * 1_102_454], eos=1, vocab_size=16_000)
     batches = StreamBatches(titles, recipe.batches, recipe.train.epochs)
     assert (batches.steps_per_epoch, batches.total_steps) == (134, 938)
 
@@ -106,7 +108,7 @@ def test_the_standard_task_with_the_baselines_tokenizer(shared: Path) -> None:
     corpus = load_corpus(recipe.data)
     assert corpus.manifest["sha256"] == "cb97c94d17cfc7b1bdf7c627770c647748a9a0b3460dc949af77ed6ec4f39c2a"
     tokenizer = train_bpe([*corpus.train.titles, *corpus.validation.titles], recipe.tokenizer)
-    train = TokenizedTitles(tokenizer.encode_many(corpus.train.titles), tokenizer.eos)
+    train = TokenizedTitles(tokenizer.encode_many(corpus.train.titles), tokenizer.eos, tokenizer.vocab_size)
     validation = ScoringSet(tokenizer, corpus.validation.titles)
     assert (len(train.ids_N), len(validation.joined_ids)) == (1_133_101, 126_186)
     assert validation.characters == 548_888

@@ -1,14 +1,18 @@
 """Token ids become batches: rows of `block_size` inputs and the targets one position on.
 
 Both kinds of batches are functions of the step number alone, so a run that resumes at step k sees exactly what it would
-have seen without stopping; there is no iterator state to save.
+have seen without stopping; there is no iterator state to save. The ids lie in a memory-mapped file: what stays in memory is a
+few numbers for each title.
 
 Shapes: B rows (batch_size), T tokens a row (block_size), N tokens in an epoch.
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from math import ceil
 from typing import Protocol
 
@@ -51,21 +55,30 @@ class Batches(Protocol):
         """The batch of a step, counted from 1."""
 
 
-class TokenizedTitles:
-    """All training titles as one flat array of ids, each title followed by its end.
+SLICE = 50_000
+"""Titles whose ids are in memory as Python numbers at a time."""
 
-    ids_N: int32; ends: position in ids_N just after each title's end, one a title.
+
+class TokenizedTitles:
+    """All training titles' ids one after the other, each title followed by its end, in a file that goes with the process.
+
+    ids_N: uint16 where the vocabulary fits, else int32; starts, lengths: of each title in ids_N, its end included.
     """
 
-    def __init__(self, encoded: list[list[int]], eos: int) -> None:
-        lengths = np.fromiter((len(ids) + 1 for ids in encoded), dtype=np.int64, count=len(encoded))
-        self.ends = np.cumsum(lengths)
-        self.starts = self.ends - lengths
+    def __init__(self, encoded: Iterable[Sequence[int]], eos: int, vocab_size: int) -> None:
         self.eos = eos
-        self.ids_N = np.full(int(self.ends[-1]), eos, dtype=np.int32)
-        inside = np.ones(len(self.ids_N), dtype=bool)
-        inside[self.ends - 1] = False
-        self.ids_N[inside] = np.fromiter((token for ids in encoded for token in ids), dtype=np.int32)
+        dtype = np.uint16 if vocab_size <= 2**16 else np.int32
+        titles, lengths = iter(encoded), []
+        with tempfile.TemporaryFile() as file:
+            while group := list(islice(titles, SLICE)):
+                lengths.append(np.fromiter((len(ids) + 1 for ids in group), dtype=np.int32, count=len(group)))
+                ids = chain.from_iterable((*ids, eos) for ids in group)
+                file.write(np.fromiter(ids, dtype=dtype, count=int(lengths[-1].sum())))
+            file.flush()
+            self.lengths = np.concatenate(lengths)
+            self.ids_N = np.memmap(file, dtype=dtype, mode="r")
+        self.ends = np.cumsum(self.lengths, dtype=np.int64)
+        self.starts = self.ends - self.lengths
 
 
 class StreamBatches:
@@ -95,7 +108,7 @@ class StreamBatches:
     def at(self, step: int) -> Batch:
         start = (step - 1) % self._cycle * self._step_tokens
         span = torch.from_numpy(self._titles.ids_N[start : start + self._step_tokens + 1].astype(np.int64))
-        first, last = np.searchsorted(self._titles.ends - 1, [start + 1, start + self._step_tokens + 1])
+        first, last = np.searchsorted(self._titles.ends, [start + 2, start + self._step_tokens + 2])
         return Batch(
             x_BT=span[:-1].view(self._rows, self._block),
             y_BT=span[1:].view(self._rows, self._block),
@@ -130,9 +143,8 @@ class ShuffledBatches:
         self._total_tokens = epochs * self.tokens_per_epoch
         self.total_steps = ceil(self._total_tokens / self._step_tokens)
         self._epoch = -1
-        self._stream_N = titles.ids_N
         self._ends = titles.ends
-        self._order = np.arange(len(titles.ends))
+        self._order = np.arange(len(titles.ends), dtype=np.int32)
 
     def at(self, step: int) -> Batch:
         first = (step - 1) * self._step_tokens
@@ -143,10 +155,10 @@ class ShuffledBatches:
             epoch, offset = divmod(position, self.tokens_per_epoch)
             self._shuffle_for(epoch)
             stop = min(offset + last - position, self.tokens_per_epoch)
-            pieces.append(self._stream_N[offset:stop])
-            ended.append(self._order[slice(*np.searchsorted(self._ends - 1, [offset, stop]))])
+            pieces.append(self._stretch(offset, stop))
+            ended.append(self._order[slice(*np.searchsorted(self._ends, [offset + 1, stop + 1]))])
             position += stop - offset
-        targets = np.concatenate(pieces).astype(np.int64)
+        targets = np.concatenate(pieces)
         inputs = np.concatenate(([self._token_before(first)], targets[:-1]))
         rows = ceil(len(targets) / self._block)
         padding = rows * self._block - len(targets)
@@ -164,25 +176,33 @@ class ShuffledBatches:
         if offset == 0:
             return self._titles.eos  # the run's first input, or the end of the last title of the epoch before
         self._shuffle_for(position // self.tokens_per_epoch)
-        return int(self._stream_N[offset - 1])
+        return int(self._stretch(offset - 1, offset)[0])
+
+    def _stretch(self, first: int, stop: int) -> NDArray[np.int64]:
+        """Ids from position `first` to before `stop` of the epoch's titles, laid out in its order."""
+        begin, last = np.searchsorted(self._ends, [first, stop - 1], side="right")
+        titles = self._order[begin : last + 1]
+        lengths, ends = self._titles.lengths[titles], self._ends[begin : last + 1]
+        # position in the shuffled stream -> position in ids_N: each title is moved by one constant
+        shift = np.repeat(self._titles.starts[titles] - (ends - lengths), lengths)
+        positions = shift + np.arange(ends[0] - lengths[0], ends[-1])
+        skipped = first - int(ends[0] - lengths[0])
+        ids: NDArray[np.int64] = self._titles.ids_N[positions[skipped : skipped + stop - first]].astype(np.int64)
+        return ids
 
     def _shuffle_for(self, epoch: int) -> None:
-        """Lays the titles out in the order of an epoch, which the seed and the epoch's number decide."""
-        if epoch == self._epoch:
-            return
-        titles = self._titles
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(titles.ends))
-        lengths = (titles.ends - titles.starts)[order]
-        ends = np.cumsum(lengths)
-        # position in the shuffled stream -> position in ids_N: each title is moved by one constant
-        shift = np.repeat(titles.starts[order] - (ends - lengths), lengths)
-        self._stream_N = titles.ids_N[np.arange(len(shift)) + shift]
-        self._ends, self._order, self._epoch = ends, order, epoch
+        """The order of an epoch's titles, which the seed and the epoch's number decide, and where each ends in it."""
+        if epoch != self._epoch:
+            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._titles.ends))
+            self._ends = np.cumsum(self._titles.lengths[order], dtype=np.int64)
+            self._order, self._epoch = order.astype(np.int32), epoch
 
 
-def make_batches(encoded: list[list[int]], eos: int, settings: recipe.Batches, epochs: int, seed: int) -> Batches:
-    """The batches a recipe asks for, over encoded training titles."""
-    titles = TokenizedTitles(encoded, eos)
+def make_batches(
+    encoded: Iterable[Sequence[int]], eos: int, vocab_size: int, settings: recipe.Batches, epochs: int, seed: int
+) -> Batches:
+    """The batches a recipe asks for, over encoded training titles, which are gone through once."""
+    titles = TokenizedTitles(encoded, eos, vocab_size)
     if settings.mode == "stream":
         return StreamBatches(titles, settings, epochs)
     return ShuffledBatches(titles, settings, epochs, seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from shortrun.errors import UserError
@@ -35,6 +35,11 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """The text of one title's ids: `decode(encode(title)) == title` for every title the gate lets through."""
+
+    def encode_slices(self, titles: Sequence[str], size: int) -> Iterator[list[int]]:
+        """Ids of each title, one after the other; never more than `size` titles' ids are there at once."""
+        for start in range(0, len(titles), size):
+            yield from self.encode_many(titles[start : start + size])
 
     def encode(self, title: str) -> list[int]:
         """Ids of one title, without its end."""

@@ -47,7 +47,13 @@ def load_trained(path: Path) -> Trained:
 
 def load_checkpoints(path: Path, *, every: bool) -> list[Trained]:
     """The newest whole checkpoint of a run, or every one, oldest first; raises UserError if there is none."""
-    folder = RunFolder.open(path)
+    try:
+        return _load(RunFolder.open(path), every)
+    except FileNotFoundError:  # the run is still training and has just replaced one by a newer
+        return _load(RunFolder.open(path), every)
+
+
+def _load(folder: RunFolder, every: bool) -> list[Trained]:
     recipe, tokenizer = folder.recipe(), folder.tokenizer()
     keep_freed_memory()
     make_repeatable(recipe.train.threads)
@@ -58,7 +64,7 @@ def load_checkpoints(path: Path, *, every: bool) -> list[Trained]:
         newest, damaged = newest_checkpoint(folder)
         checkpoints = [newest] if newest else []
     if not checkpoints:
-        raise UserError("\n".join([f"{path} has no whole checkpoint to load.", *damaged]))
+        raise UserError("\n".join([f"{folder.path} has no whole checkpoint to load.", *damaged]))
     models = []
     for checkpoint in checkpoints:
         model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos)
