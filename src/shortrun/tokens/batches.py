@@ -73,7 +73,7 @@ class TokenizedTitles:
             while group := list(islice(titles, SLICE)):
                 lengths.append(np.fromiter((len(ids) + 1 for ids in group), dtype=np.int32, count=len(group)))
                 ids = chain.from_iterable((*ids, eos) for ids in group)
-                file.write(np.fromiter(ids, dtype=dtype, count=int(lengths[-1].sum())))
+                file.write(np.fromiter(ids, dtype=dtype, count=int(lengths[-1].sum())).data)
             file.flush()
             self.lengths = np.concatenate(lengths)
             self.ids_N = np.memmap(file, dtype=dtype, mode="r")
