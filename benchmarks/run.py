@@ -277,6 +277,27 @@ PARTS = {
 }
 
 
+HEADINGS = ("what", "ours", "peer", "unit", "ratio (min to max)", "peak memory")
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row as text."""
+    memory = ""
+    if "peak_ratio" in row:
+        memory = f"{row['ours_peak_gb']:.2f} / {row['peer_peak_gb']:.2f} GB = {row['peak_ratio']:.0%}"
+    elif "ours_peak_gb" in row:
+        memory = f"{row['ours_peak_gb']:.2f} GB, estimated {row['estimated_gb']:.2f}"
+    spread = f"{row['ratio']:.2f} ({row['min']:.2f} to {row['max']:.2f})" if "ratio" in row else ""
+    peer = f"{row['peer']:.4g}" if "peer" in row else ""
+    return row["what"], f"{row['ours']:.4g}", peer, row["unit"], spread, memory
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table as docs/performance.md quotes it."""
+    lines = [HEADINGS, ("---",) * len(HEADINGS), *map(cells, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="parts whose name contains this")
@@ -284,7 +305,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--out", type=Path, default=HERE / "results.json", help="where the JSON goes")
     parser.add_argument("--list", action="store_true", help="print the parts")
+    parser.add_argument("--markdown", action="store_true", help="run nothing: print the JSON file as a Markdown table")
     options = parser.parse_args()
+    if options.markdown:
+        print(markdown(json.loads(options.out.read_text())["rows"]))
+        return
     if options.list:
         print("\n".join(f"{name}: {part.__doc__}" for name, part in PARTS.items()))
         return
@@ -294,17 +319,10 @@ def main() -> None:
             rows += part(options.turns, options.device)
             print(f"{name}: done", file=sys.stderr)
     table = Table(title="shortrun beside others", title_justify="left")
-    for heading in ("what", "ours", "peer", "unit", "ratio (min to max)", "peak memory, ours / peer"):
+    for heading in HEADINGS:
         table.add_column(heading)
     for row in rows:
-        memory = ""
-        if "peak_ratio" in row:
-            memory = f"{row['ours_peak_gb']:.2f} / {row['peer_peak_gb']:.2f} GB = {row['peak_ratio']:.0%}"
-        elif "ours_peak_gb" in row:
-            memory = f"{row['ours_peak_gb']:.2f} GB, estimated {row['estimated_gb']:.2f}"
-        spread = f"{row['ratio']:.2f} ({row['min']:.2f} to {row['max']:.2f})" if "ratio" in row else ""
-        peer = f"{row['peer']:.3g}" if "peer" in row else ""
-        table.add_row(row["what"], f"{row['ours']:.4g}", peer, row["unit"], spread, memory)
+        table.add_row(*cells(row))
     Console(width=None if sys.stdout.isatty() else 150).print(table)
     if options.out.exists():  # what was not measured now stays as it was
         measured = {row["what"] for row in rows}
