@@ -62,8 +62,9 @@ def batches(options: argparse.Namespace) -> Callable[[], tuple[Tensor, Tensor]]:
 
     def another() -> tuple[Tensor, Tensor]:
         ids = torch.randint(3, options.vocab_size, (options.batch_size, options.block_size + 1), generator=made)
-        if options.isolate:  # an end after every 14 tokens on average, as in the titles
-            ids[torch.rand(ids.shape, generator=made) < 1 / 14] = 1
+        if options.isolate:  # titles of 5 to 28 tokens
+            ends = torch.randint(5, 29, (ids.numel() // 5,), generator=made).cumsum(dim=0)
+            ids.view(-1)[ends[ends < ids.numel()]] = 1
         return ids[:, :-1].contiguous().to(options.device), ids[:, 1:].contiguous().to(options.device)
 
     return another

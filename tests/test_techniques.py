@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from shortrun.errors import UserError
-from shortrun.model.attention import CausalSelfAttention, Rotary, title_mask
+from shortrun.model.attention import CausalSelfAttention, Rotary, Titles, attend
 from shortrun.model.dropout import Dropout, drop
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
@@ -68,12 +71,35 @@ def test_attention_is_the_plain_softmax(isolate: bool, monkeypatch: pytest.Monke
     scores = torch.einsum("bihk,bjhk->bhij", q, k) / math.sqrt(8)
     allowed = torch.ones(BLOCK, BLOCK).tril().bool().expand(3, 1, BLOCK, BLOCK)
     if isolate:
-        allowed = title_mask(ids, EOS)
+        allowed = Titles(ids, EOS).mask_B1TT
     weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
     expected = attention.proj(torch.einsum("bhij,bjhk->bihk", weights, v).reshape(3, BLOCK, 16))
-    assert torch.allclose(attention(x, allowed if isolate else None), expected, atol=1e-12)
+    assert torch.allclose(attention(x, Titles(ids, EOS) if isolate else None), expected, atol=1e-12)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # then, and off the CPU, it is torch's kernel
-    assert torch.allclose(attention(x, allowed if isolate else None), expected, atol=1e-12)
+    assert torch.allclose(attention(x, Titles(ids, EOS) if isolate else None), expected, atol=1e-12)
+
+
+@given(lengths=st.lists(st.integers(1, 33), min_size=30, max_size=60), block=st.sampled_from([64, 96, 128, 256]))
+def test_attention_in_pieces_is_attention_under_the_mask(lengths: list[int], block: int) -> None:
+    """Isolated titles of many lengths, in rows that begin and end inside one: outputs and gradients, and what is saved."""
+    ids = torch.cat([torch.tensor([EOS] + [5] * (length - 1)) for length in lengths])
+    ids = ids.repeat(2 + 2 * block // len(ids))[3 : 3 + 2 * block].view(2, block)
+    titles = Titles(ids, EOS)
+    longest = max(
+        len(run) for row in ids.tolist() for run in re.split("(?=e)", "".join("e" if i == EOS else "." for i in row))
+    )
+    fits = [width for width in (16, 32, 64) if longest <= width]
+    assert titles.width == (fits[0] if fits and block % fits[0] == 0 and 4 * fits[0] <= block else None)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, block, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    found = attend(q, k, v, titles, 0.0)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=titles.mask_B1TT)
+    assert torch.allclose(found, expected, atol=1e-12)
+    weights = torch.randn_like(found)
+    for one, other in zip(
+        *(torch.autograd.grad((y * weights).sum(), (q, k, v)) for y in (found, expected)), strict=True
+    ):
+        assert torch.allclose(one, other, atol=1e-11)
 
 
 def test_isolated_titles_never_see_each_other() -> None:
@@ -118,7 +144,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
 def test_attention_dropout_works_under_the_mask() -> None:
     attention = CausalSelfAttention(Model(n_layer=1, n_head=2, d_model=16, dropout=0.5), BLOCK).train()
     attention.resid_drop = Dropout(0.0)
-    x, mask = torch.randn(1, BLOCK, 16), title_mask(torch.full((1, BLOCK), 5), EOS)
+    x, mask = torch.randn(1, BLOCK, 16), Titles(torch.full((1, BLOCK), 5), EOS)
     assert not torch.allclose(attention(x, mask), attention(x, mask))
 
 

@@ -1,9 +1,12 @@
 """Causal self-attention, with the variants that a recipe can switch on.
 
-Shapes: B rows, T positions, D d_model, H heads, K = D / H; S positions that are seen, T unless a cache holds more.
+Shapes: B rows, T positions, D d_model, H heads, K = D / H; S positions that are seen, T unless a cache
+holds more; where titles are isolated, C pieces of W positions a row.
 """
 
 from __future__ import annotations
+
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -55,9 +58,9 @@ class CausalSelfAttention(nn.Module):
         self.k_norm = nn.RMSNorm(K) if settings.qk_norm else None
         self.gate = nn.Linear(D, H, bias=settings.bias) if settings.output_gate else None
 
-    def forward(self, x_BTD: Tensor, mask_B1TT: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        """`mask_B1TT`: which earlier positions each may see; None for all of its row. `x_BTD` follows what the `cache`
-        holds, and joins it."""
+    def forward(self, x_BTD: Tensor, titles: Titles | None = None, cache: Cache | None = None) -> Tensor:
+        """`titles`: attention stays inside each; None: inside each row. `x_BTD` follows what the `cache` holds, and joins
+        it."""
         B, T, D = x_BTD.shape
         q_BHTK, k_BHTK, v_BHTK = self.qkv(x_BTD).view(B, T, 3, self.n_head, D // self.n_head).permute(2, 0, 3, 1, 4)
         if self.q_norm and self.k_norm:
@@ -66,34 +69,71 @@ class CausalSelfAttention(nn.Module):
             start = cache.length if cache else 0
             q_BHTK, k_BHTK = self.rotary(q_BHTK, start), self.rotary(k_BHTK, start)
         k_BHSK, v_BHSK = cache.append(k_BHTK, v_BHTK) if cache else (k_BHTK, v_BHTK)
-        y_BHTK = attend(q_BHTK, k_BHSK, v_BHSK, mask_B1TT, self.dropout if self.training else 0.0)
+        y_BHTK = attend(q_BHTK, k_BHSK, v_BHSK, titles, self.dropout if self.training else 0.0)
         if self.gate:
             y_BHTK = y_BHTK * torch.sigmoid(self.gate(x_BTD)).transpose(1, 2)[..., None]
         out_BTD: Tensor = self.resid_drop(self.proj(y_BHTK.transpose(1, 2).reshape(B, T, D)))
         return out_BTD
 
 
-def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask_B1TT: Tensor | None, dropout: float) -> Tensor:
-    """Weighted means of the values, by scaled dot product: each position's over what `mask_B1TT` lets it see, or over
-    itself and what stands before it. T is S, or 1: the last position, which sees all. Dropout acts on the weights.
+class Titles:
+    """Which title each position of some rows is in: attention stays inside. A title begins with the `eos` before it."""
+
+    def __init__(self, x_BT: Tensor, eos: int) -> None:
+        self.title_BT = (x_BT == eos).cumsum(dim=1)
+
+    @cached_property
+    def mask_B1TT(self) -> Tensor:  # noqa: N802
+        """Position i may see j <= i of the same title."""
+        return (self.title_BT[:, :, None] == self.title_BT[:, None, :]).tril()[:, None]
+
+    @cached_property
+    def width(self) -> int | None:
+        """A power of two that no title is longer than, if rows cut into pieces so wide save half of the scores or more."""
+        T = self.title_BT.shape[1]
+        begins_BT = F.pad(self.title_BT.diff(dim=1), (1, 0)) * torch.arange(T)
+        longest = int((torch.arange(T) - begins_BT.cummax(dim=1).values).max()) + 1
+        width = max(16, 1 << (longest - 1).bit_length())
+        return width if T % width == 0 and 4 * width <= T else None
+
+    @cached_property
+    def near_BCWS(self) -> Tensor:  # noqa: N802
+        """The mask where each piece of W positions sees itself and the piece before it, S = 2 W."""
+        W = self.width or 1
+        title_BCW = self.title_BT.view(len(self.title_BT), -1, W)
+        seen_BCS = torch.cat([F.pad(title_BCW[:, :-1], (0, 0, 1, 0), value=-1), title_BCW], dim=2)
+        seen: Tensor = title_BCW[..., None] == seen_BCS[:, :, None]
+        return seen.tril(W)
+
+
+def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, titles: Titles | None, dropout: float) -> Tensor:
+    """Weighted means of the values, by scaled dot product: each position's over itself and what stands before it, in its
+    row or in its title. T is S, or 1: the last position, which sees all. Dropout acts on the weights.
 
     On a CPU the product is written out: torch's own kernel took 2 to 4 times as long in bfloat16 for rows of 128, where
-    the scores are small, and draws its dropout slowly (docs/performance.md).
+    the scores are small, and draws its dropout slowly (docs/performance.md). Where titles are isolated and short, a piece
+    of a row is only held against itself and the piece before it.
     """
     B, H, T, K = q_BHTK.shape
     if q_BHTK.device.type != "cpu" or torch.compiler.is_compiling():
+        mask = titles.mask_B1TT if titles else None
         return F.scaled_dot_product_attention(
-            q_BHTK, k_BHSK, v_BHSK, attn_mask=mask_B1TT, is_causal=mask_B1TT is None and T > 1, dropout_p=dropout
+            q_BHTK, k_BHSK, v_BHSK, attn_mask=mask, is_causal=mask is None and T > 1, dropout_p=dropout
         )
-    S = k_BHSK.shape[2]
-    if mask_B1TT is None:
-        mask_B1TT = torch.ones(T, S, dtype=torch.bool).tril(S - T)
-    bias = torch.zeros_like(mask_B1TT, dtype=q_BHTK.dtype).masked_fill_(~mask_B1TT, -torch.inf)
-    q_NTK, k_NSK, v_NSK = (x.reshape(B * H, -1, K) for x in (q_BHTK, k_BHSK, v_BHSK))
-    bias_NTS = bias if bias.dim() == 2 else bias.expand(B, H, T, S).reshape(B * H, T, S)
-    scores_NTS = torch.baddbmm(bias_NTS, q_NTK, k_NSK.transpose(1, 2), alpha=K**-0.5)
+    if titles and titles.width:
+        W = titles.width
+        q_BHCWK, *kv = (x.reshape(B, H, -1, W, K) for x in (q_BHTK, k_BHSK, v_BHSK))
+        k_BHCSK, v_BHCSK = (torch.cat([F.pad(x[:, :, :-1], (0, 0, 0, 0, 1, 0)), x], dim=3) for x in kv)
+        mask = titles.near_BCWS[:, None].expand(B, H, -1, -1, -1).flatten(0, 2)
+        q_NTK, k_NSK, v_NSK = (x.flatten(0, 2) for x in (q_BHCWK, k_BHCSK, v_BHCSK))
+    else:
+        S = k_BHSK.shape[2]
+        mask = titles.mask_B1TT.expand(B, H, S, S).flatten(0, 1) if titles else torch.ones(T, S).tril(S - T).bool()
+        q_NTK, k_NSK, v_NSK = (x.flatten(0, 1) for x in (q_BHTK, k_BHSK, v_BHSK))
+    bias = torch.zeros_like(mask, dtype=q_BHTK.dtype).masked_fill_(~mask, -torch.inf)
+    scores_NTS = torch.baddbmm(bias, q_NTK, k_NSK.transpose(1, 2), alpha=K**-0.5)
     weights_NTS = drop(torch.softmax(scores_NTS, dim=-1), dropout)
-    return torch.bmm(weights_NTS, v_NSK).view(B, H, T, K)
+    return torch.bmm(weights_NTS, v_NSK).reshape(B, H, T, K)
 
 
 class Rotary(nn.Module):
@@ -114,10 +154,3 @@ class Rotary(nn.Module):
         cos_TK, sin_TK = self.cos_TK[start:end].to(x_BHTK.dtype), self.sin_TK[start:end].to(x_BHTK.dtype)
         first, second = x_BHTK.chunk(2, dim=-1)
         return torch.cat([first * cos_TK - second * sin_TK, second * cos_TK + first * sin_TK], dim=-1)
-
-
-def title_mask(x_BT: Tensor, eos: int) -> Tensor:
-    """mask_B1TT: position i may see j <= i of the same title. A title begins with the `eos` before its first token."""
-    title_BT = (x_BT == eos).cumsum(dim=1)
-    same_BTT = title_BT[:, :, None] == title_BT[:, None, :]
-    return same_BTT.tril()[:, None]

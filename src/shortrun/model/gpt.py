@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shortrun import recipe
-from shortrun.model.attention import Cache, CausalSelfAttention, title_mask
+from shortrun.model.attention import Cache, CausalSelfAttention, Titles
 from shortrun.model.dropout import Dropout
 
 
@@ -85,9 +85,9 @@ class Block(nn.Module):
         self.scale1 = _layer_scale(settings)
         self.scale2 = _layer_scale(settings)
 
-    def forward(self, x_BTD: Tensor, mask_B1TT: Tensor | None, cache: Cache | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, titles: Titles | None, cache: Cache | None = None) -> Tensor:
         normed_BTD = self.ln1(x_BTD)
-        attended_BTD = x_BTD + self.scale1(self.attn(normed_BTD, mask_B1TT, cache))
+        attended_BTD = x_BTD + self.scale1(self.attn(normed_BTD, titles, cache))
         seen_BTD = normed_BTD if self.parallel else self.ln2(attended_BTD)
         out_BTD: Tensor = attended_BTD + self.scale2(self.mlp(seen_BTD))
         return out_BTD
@@ -162,9 +162,9 @@ class GPT(nn.Module):
         if self.pos_emb is not None:
             x_BTD = x_BTD + self.pos_emb[:, start : start + x_BT.shape[1]]
         x_BTD = self.drop(x_BTD)
-        mask_B1TT = title_mask(x_BT, self.eos) if self.isolate_titles and start == 0 else None
+        titles = Titles(x_BT, self.eos) if self.isolate_titles and start == 0 else None
         for layer, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, mask_B1TT, caches[layer] if caches else None)
+            x_BTD = block(x_BTD, titles, caches[layer] if caches else None)
         hidden_BTD: Tensor = self.ln_f(x_BTD)
         return hidden_BTD
 
