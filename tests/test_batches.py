@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import ceil
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from shortrun.errors import UserError
 from shortrun.recipe import Batches as Settings
+from shortrun.recipe import Tokenizer
 from shortrun.tokens.batches import IGNORE, Batch, ShuffledBatches, StreamBatches, TokenizedTitles, make_batches
+from shortrun.tokens.bpe import train_bpe
 
 EOS = 1
 encoded_titles = st.lists(st.lists(st.integers(2, 90), max_size=12), min_size=1, max_size=40)
@@ -123,34 +126,39 @@ def test_order_changes_with_the_epoch_and_the_seed() -> None:
     encoded=encoded_titles,
     block=st.integers(1, 6),
     rows=st.integers(1, 30),
+    epochs=st.integers(1, 4),
     seed=st.integers(0, 2**32),
     jumps=st.lists(st.integers(0, 10**6), max_size=12),
     vocab_size=st.sampled_from([91, 2**16, 2**16 + 1]),
 )
 def test_shuffled_batches_are_the_shuffled_titles_laid_out_and_cut(
-    encoded: list[list[int]], block: int, rows: int, seed: int, jumps: list[int], vocab_size: int
+    encoded: list[list[int]], block: int, rows: int, epochs: int, seed: int, jumps: list[int], vocab_size: int
 ) -> None:
-    """Against the epochs written out whole, at steps in any order, those that straddle two epochs among them."""
-    epochs, size = 3, block * rows
-    if sum(len(ids) + 1 for ids in encoded) < block:
-        return
-    written = [EOS]
+    """Against the epochs written out whole: forwards, backwards, and at steps in any order."""
+    size = block * rows
+    assume(sum(len(ids) + 1 for ids in encoded) >= block)
+    written, enders = [EOS], [-1]  # each token, and the title that ends with it
     for epoch in range(epochs):
-        for title in np.random.default_rng([seed, epoch]).permutation(len(encoded)):
+        for title in np.random.default_rng([seed, epoch]).permutation(len(encoded)).tolist():
             written += [*encoded[title], EOS]
+            enders += [*(-1 for _ in encoded[title]), title]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shortrun.tokens.batches.SLICE", 7)
+        patch.setattr("shortrun.tokens.batches.UNWRITTEN", 7)  # the file is written in many goes
         shape = Settings(mode="shuffled", block_size=block, batch_size=rows)
         batches = make_batches(iter(encoded), EOS, vocab_size, shape, epochs, seed)
-    assert batches.total_steps == -(-(len(written) - 1) // size)
-    for jump in [*jumps, 0, batches.total_steps - 1]:
-        step = jump % batches.total_steps
-        batch, start = batches.at(step + 1), step * size
-        expected = written[start + 1 : start + size + 1]
-        assert batch.y_BT.flatten().tolist()[: len(expected)] == expected
-        assert batch.x_BT.flatten().tolist()[: len(expected)] == written[start : start + len(expected)]
-        assert batch.targets == len(expected)
-        assert int((batch.y_BT == IGNORE).sum()) == batch.y_BT.numel() - len(expected)
+    total = ceil((len(written) - 1) / size)
+    assert batches.total_steps == total
+    for step in [*range(total), *reversed(range(total)), *(jump % total for jump in jumps)]:
+        batch = batches.at(step + 1)
+        y = written[step * size + 1 : (step + 1) * size + 1]
+        x = written[step * size : step * size + len(y)]
+        padding = -len(y) % block
+        assert torch.equal(batch.x_BT, torch.tensor(x + padding * [EOS]).view(-1, block))
+        assert torch.equal(batch.y_BT, torch.tensor(y + padding * [IGNORE]).view(-1, block))
+        assert batch.targets == len(y)
+        assert batch.titles_ended.dtype == np.int64
+        ended = [title for title in enders[step * size + 1 : (step + 1) * size + 1] if title >= 0]
+        assert batch.titles_ended.tolist() == ended
 
 
 def test_ids_are_small_and_on_disk() -> None:
@@ -158,3 +166,9 @@ def test_ids_are_small_and_on_disk() -> None:
     assert [str(titles.ids_N.dtype) for titles in (small, large)] == ["uint16", "int32"]
     assert isinstance(small.ids_N, np.memmap)
     assert small.ids_N.tolist() == large.ids_N.tolist() == [5, 6, EOS, 7, EOS]
+
+
+def test_titles_encoded_in_slices_are_the_same_titles() -> None:
+    titles = ["one two", "", "three", "two", "one"]
+    tokenizer = train_bpe(titles, Tokenizer(vocab_size=300))
+    assert list(tokenizer.encode_slices(titles, 2)) == tokenizer.encode_many(titles)

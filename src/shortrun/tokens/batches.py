@@ -10,9 +10,9 @@ Shapes: B rows (batch_size), T tokens a row (block_size), N tokens in an epoch.
 from __future__ import annotations
 
 import tempfile
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from math import ceil
 from typing import Protocol
 
@@ -55,30 +55,33 @@ class Batches(Protocol):
         """The batch of a step, counted from 1."""
 
 
-SLICE = 50_000
-"""Titles whose ids are in memory as Python numbers at a time."""
+UNWRITTEN = 2**20
+"""Ids that are gathered in memory before they are written to the file."""
 
 
 class TokenizedTitles:
     """All training titles' ids one after the other, each title followed by its end, in a file that goes with the process.
 
-    ids_N: uint16 where the vocabulary fits, else int32; starts, lengths: of each title in ids_N, its end included.
+    ids_N: uint16 where the vocabulary fits, else int32; lengths: int32, of each title, its end included; ends: int64,
+    position in ids_N just after each title's end.
     """
 
     def __init__(self, encoded: Iterable[Sequence[int]], eos: int, vocab_size: int) -> None:
         self.eos = eos
-        dtype = np.uint16 if vocab_size <= 2**16 else np.int32
-        titles, lengths = iter(encoded), []
-        with tempfile.TemporaryFile() as file:
-            while group := list(islice(titles, SLICE)):
-                lengths.append(np.fromiter((len(ids) + 1 for ids in group), dtype=np.int32, count=len(group)))
-                ids = chain.from_iterable((*ids, eos) for ids in group)
-                file.write(np.fromiter(ids, dtype=dtype, count=int(lengths[-1].sum())).data)
+        ids, lengths = array("H" if vocab_size <= 2**16 else "i"), array("i")
+        with tempfile.TemporaryFile() as file:  # without a name from the start, so a killed process leaves nothing
+            for title in encoded:
+                ids.extend(title)
+                ids.append(eos)
+                lengths.append(len(title) + 1)
+                if len(ids) >= UNWRITTEN:
+                    ids.tofile(file)
+                    del ids[:]
+            ids.tofile(file)
             file.flush()
-            self.lengths = np.concatenate(lengths)
-            self.ids_N = np.memmap(file, dtype=dtype, mode="r")
+            self.ids_N = np.memmap(file, dtype=ids.typecode, mode="r")
+        self.lengths = np.array(lengths)
         self.ends = np.cumsum(self.lengths, dtype=np.int64)
-        self.starts = self.ends - self.lengths
 
 
 class StreamBatches:
@@ -156,7 +159,7 @@ class ShuffledBatches:
             self._shuffle_for(epoch)
             stop = min(offset + last - position, self.tokens_per_epoch)
             pieces.append(self._stretch(offset, stop))
-            ended.append(self._order[slice(*np.searchsorted(self._ends, [offset + 1, stop + 1]))])
+            ended.append(self._order[slice(*np.searchsorted(self._ends, [offset + 1, stop + 1]))].astype(np.int64))
             position += stop - offset
         targets = np.concatenate(pieces)
         inputs = np.concatenate(([self._token_before(first)], targets[:-1]))
@@ -181,13 +184,11 @@ class ShuffledBatches:
     def _stretch(self, first: int, stop: int) -> NDArray[np.int64]:
         """Ids from position `first` to before `stop` of the epoch's titles, laid out in its order."""
         begin, last = np.searchsorted(self._ends, [first, stop - 1], side="right")
-        titles = self._order[begin : last + 1]
-        lengths, ends = self._titles.lengths[titles], self._ends[begin : last + 1]
+        titles, ends = self._order[begin : last + 1], self._ends[begin : last + 1]
+        inside = np.diff(np.minimum(ends, stop), prepend=first)  # ids of each title that lie in the stretch
         # position in the shuffled stream -> position in ids_N: each title is moved by one constant
-        shift = np.repeat(self._titles.starts[titles] - (ends - lengths), lengths)
-        positions = shift + np.arange(ends[0] - lengths[0], ends[-1])
-        skipped = first - int(ends[0] - lengths[0])
-        ids: NDArray[np.int64] = self._titles.ids_N[positions[skipped : skipped + stop - first]].astype(np.int64)
+        positions = np.arange(first, stop) + np.repeat(self._titles.ends[titles] - ends, inside)
+        ids: NDArray[np.int64] = self._titles.ids_N[positions].astype(np.int64)
         return ids
 
     def _shuffle_for(self, epoch: int) -> None:

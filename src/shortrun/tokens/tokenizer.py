@@ -36,7 +36,7 @@ class Tokenizer(ABC):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of one title's ids: `decode(encode(title)) == title` for every title the gate lets through."""
 
-    def encode_slices(self, titles: Sequence[str], size: int) -> Iterator[list[int]]:
+    def encode_slices(self, titles: Sequence[str], size: int = 50_000) -> Iterator[list[int]]:
         """Ids of each title, one after the other; never more than `size` titles' ids are there at once."""
         for start in range(0, len(titles), size):
             yield from self.encode_many(titles[start : start + size])

@@ -14,7 +14,7 @@ from shortrun.optim.optimizers import Optimizers, make_optimizer
 from shortrun.recipe import Recipe
 from shortrun.score.evaluate import ScoringSet
 from shortrun.text.corpus import Corpus, load_corpus
-from shortrun.tokens.batches import SLICE, Batches, make_batches
+from shortrun.tokens.batches import Batches, make_batches
 from shortrun.tokens.kinds import make_tokenizer
 from shortrun.tokens.tokenizer import Tokenizer
 from shortrun.train.budget import rows_at_once
@@ -79,7 +79,7 @@ def assemble(
         tokenizer = make_tokenizer(seen, recipe.tokenizer)
     tuning = ScoringSet(tokenizer, corpus.tuning.titles) if corpus.tuning else None
     validation = ScoringSet(tokenizer, corpus.validation.titles)
-    encoded = tokenizer.encode_slices(corpus.train.titles, SLICE)
+    encoded = tokenizer.encode_slices(corpus.train.titles)
     batches = make_batches(
         encoded, tokenizer.eos, tokenizer.vocab_size, recipe.batches, recipe.train.epochs, recipe.train.seed
     )
