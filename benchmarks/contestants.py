@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--rdrop", type=float, default=0.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--memory-limit", type=float)
     parser.add_argument("--isolate", action="store_true")
     options = parser.parse_args()
     step, facts = CONTESTANTS[options.name](options)
@@ -76,6 +77,7 @@ def ours(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
     from shortrun.optim.optimizers import make_optimizer
     from shortrun.recipe import Recipe
     from shortrun.tokens.batches import Batch
+    from shortrun.train.budget import rows_at_once
     from shortrun.train.compiled import compile_hidden
     from shortrun.train.device import keep_freed_memory, make_repeatable
     from shortrun.train.step import Objective, TrainingStep
@@ -93,7 +95,12 @@ def ours(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
                 "isolate_titles": options.isolate,
             },
             "optim": {"name": options.optimizer, "lr": 1e-3},
-            "train": {"precision": options.precision, "rdrop": options.rdrop, "compile": "on"},
+            "train": {
+                "precision": options.precision,
+                "rdrop": options.rdrop,
+                "compile": "on",
+                "memory_limit": options.memory_limit,
+            },
         }
     )
     torch.manual_seed(0)
@@ -101,7 +108,8 @@ def ours(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
     objective = Objective(model, recipe.train)
     if options.compile:
         compile_hidden(objective, recipe, torch.device(options.device), options.batch_size)
-    take = TrainingStep(objective, model, make_optimizer(model, recipe.optim), recipe)
+    rows, _ = rows_at_once(model, recipe, processes=1)
+    take = TrainingStep(objective, model, make_optimizer(model, recipe.optim), recipe, rows=rows)
     another, count = batches(options), 0
 
     def step() -> float:

@@ -234,7 +234,7 @@ def of_compile(turns: int, device: str) -> list[dict[str, Any]]:
 def of_growth(turns: int, device: str) -> list[dict[str, Any]]:
     """Tokens a second and memory against width and vocabulary, in bfloat16; the estimate of memory beside the peak."""
     from shortrun.recipe import Recipe
-    from shortrun.train.budget import activation_bytes, loss_bytes, state_bytes
+    from shortrun.train.budget import PROCESS, activation_bytes, loss_bytes, state_bytes
 
     rows = []
     shapes = [(width, 16_000) for width in (128, 256, 512, 1024)]
@@ -251,7 +251,9 @@ def of_growth(turns: int, device: str) -> list[dict[str, Any]]:
             }
         )
         parameters = int(ours.facts["parameters"])
-        estimate = state_bytes(parameters, recipe) + 64 * activation_bytes(recipe) + loss_bytes(recipe, vocabulary)
+        estimate = (
+            PROCESS + state_bytes(parameters, recipe) + 64 * activation_bytes(recipe) + loss_bytes(recipe, vocabulary)
+        )
         rows.append(
             {
                 "what": f"width {width}, vocabulary {vocabulary:,}: {parameters:,} parameters",
@@ -266,7 +268,18 @@ def of_growth(turns: int, device: str) -> list[dict[str, Any]]:
     return rows
 
 
+def of_memory(turns: int, device: str) -> list[dict[str, Any]]:
+    """The same step under a memory limit, taken in parts, against the plain implementation in float32."""
+    rows = []
+    for precision in ("bfloat16", "float32"):
+        options = {"precision": precision, "device": device, "memory-limit": 2.2}
+        parts, plain = take_turns([Contestant("ours", options), Contestant("plain", {"device": device})], turns)
+        rows.append(against(f"step in {precision} under 2.2 GB / plain in float32", parts, plain))
+    return rows
+
+
 PARTS = {
+    "memory": of_memory,
     "plain": of_plain,
     "peers": of_peers,
     "muon": of_muon,
@@ -314,21 +327,26 @@ def main() -> None:
         print("\n".join(f"{name}: {part.__doc__}" for name, part in PARTS.items()))
         return
     rows = []
-    for name, part in PARTS.items():
-        if options.only in name:
-            rows += part(options.turns, options.device)
-            print(f"{name}: done", file=sys.stderr)
+    chosen = {name: part for name, part in PARTS.items() if options.only in name}
+    if not chosen:
+        raise SystemExit(f"no part's name contains {options.only!r}; there are {', '.join(PARTS)}")
+    when, here = datetime.now(UTC).isoformat(timespec="seconds"), machine(options.device)
+    for name, part in chosen.items():
+        rows += [{**row, "device": options.device, "when": when} for row in part(options.turns, options.device)]
+        print(f"{name}: done", file=sys.stderr)
     table = Table(title="shortrun beside others", title_justify="left")
     for heading in HEADINGS:
         table.add_column(heading)
     for row in rows:
         table.add_row(*cells(row))
     Console(width=None if sys.stdout.isatty() else 150).print(table)
+    machines = {options.device: here}
     if options.out.exists():  # what was not measured now stays as it was
-        measured = {row["what"] for row in rows}
-        rows = [row for row in json.loads(options.out.read_text())["rows"] if row["what"] not in measured] + rows
-    record = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(options.device), "rows": rows}
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+        before = json.loads(options.out.read_text())
+        measured = {(row["what"], row["device"]) for row in rows}
+        rows = [row for row in before["rows"] if (row["what"], row.get("device", "cpu")) not in measured] + rows
+        machines = before.get("machines", {}) | machines
+    options.out.write_text(json.dumps({"machines": machines, "rows": rows}, indent=1) + "\n")
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_less_memory_means_fewer_rows_at_once() -> None:
 
     assert rows(None) is None
     assert rows(64.0) is None
-    taken = [rows(limit) for limit in (3.0, 1.5, 0.9, 0.6)]
+    taken = [rows(limit) for limit in (3.0, 2.0, 1.5, 1.1)]
     assert all(isinstance(number, int) for number in taken)
     assert sorted(taken, key=lambda number: number or 0, reverse=True) == taken
     assert len(set(taken)) == 4
@@ -63,10 +63,20 @@ def test_less_memory_means_fewer_rows_at_once() -> None:
         rows(0.1)
 
 
+def test_the_plan_knows_the_limit_and_the_processes() -> None:
+    limited = load_recipe("baseline", {"train": {"memory_limit": 1.5}})
+    assert plan(limited)["rows_at_once"] < plan(load_recipe("baseline"))["rows_at_once"] == 64
+    assert plan(limited)["memory_bytes"]["total"] <= 1.5e9
+    sharded = load_recipe("baseline", {"train": {"parallel": "sharded"}})
+    assert plan(sharded, 4)["memory_bytes"]["state"] * 4 == pytest.approx(
+        plan(sharded)["memory_bytes"]["state"], rel=1e-6
+    )
+
+
 def test_a_limited_run_learns_the_same(titles_file: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"model": {"dropout": 0.0}}
     whole = train(tiny_recipe(titles_file, **settings), tmp_path / "whole")
-    parts = train(tiny_recipe(titles_file, **settings, train={"epochs": 2, "memory_limit": 0.0012}), tmp_path / "parts")
+    parts = train(tiny_recipe(titles_file, **settings, train={"epochs": 2, "memory_limit": 0.3512}), tmp_path / "parts")
     assert parts["loss"] == pytest.approx(whole["loss"], abs=1e-5)
 
 

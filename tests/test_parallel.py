@@ -26,7 +26,7 @@ WAYS: dict[str, dict[str, dict[str, Any]]] = {
     "stream": {"batches": {"mode": "stream"}},
     "muon": {"optim": {"name": "muon", "muon_lr": 1e-3, "decay": "matrices", "weight_decay": 0.1}},
     "sam": {"optim": {"sharpness": "asam", "rho": 0.3}},
-    "odd rows in parts": {"batches": {"batch_size": 13}, "train": {"memory_limit": 0.001}},
+    "odd rows in parts": {"batches": {"batch_size": 13}, "train": {"memory_limit": 0.351}},
     "average": {"train": {"ema": 0.9}},
     "sharded": {"train": {"parallel": "sharded"}},
     "sharded muon": {"train": {"parallel": "sharded"}, "optim": {"name": "muon", "muon_lr": 1e-3}},

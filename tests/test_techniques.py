@@ -71,7 +71,7 @@ def test_attention_is_the_plain_softmax(isolate: bool, monkeypatch: pytest.Monke
     scores = torch.einsum("bihk,bjhk->bhij", q, k) / math.sqrt(8)
     allowed = torch.ones(BLOCK, BLOCK).tril().bool().expand(3, 1, BLOCK, BLOCK)
     if isolate:
-        allowed = Titles(ids, EOS).mask_B1TT
+        allowed = Titles(ids, EOS).same_BTT()[:, None]
     weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
     expected = attention.proj(torch.einsum("bhij,bjhk->bihk", weights, v).reshape(3, BLOCK, 16))
     assert torch.allclose(attention(x, Titles(ids, EOS) if isolate else None), expected, atol=1e-12)
@@ -93,7 +93,7 @@ def test_attention_in_pieces_is_attention_under_the_mask(lengths: list[int], blo
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 3, block, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
     found = attend(q, k, v, titles, 0.0)
-    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=titles.mask_B1TT)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=titles.same_BTT()[:, None])
     assert torch.allclose(found, expected, atol=1e-12)
     weights = torch.randn_like(found)
     for one, other in zip(

@@ -87,9 +87,9 @@ def test_whole_pieces_are_one_token_each(kind: Literal["bpe", "unigram"], titles
 
 
 def test_in_bpe_a_whole_piece_stands_on_its_own(titles: list[str]) -> None:
-    bpe = make_tokenizer(titles, Settings(vocab_size=400, whole_pieces=("GPT-4", "C++", "C++11")))
-    pieces = [bpe.decode([token]).strip() for token in bpe.encode("GPT-40 MSVC++ C++17 C++11")]
-    assert [piece for piece in pieces if piece in ("GPT-4", "C++", "C++11")] == ["C++", "C++11"]
+    bpe = make_tokenizer(titles, Settings(vocab_size=400, whole_pieces=("GPT-4", "C++", "C++11", ".NET")))
+    pieces = [bpe.decode([token]).strip() for token in bpe.encode("GPT-40 MSVC++ C++17 C++11 (.NET .NETs ...NET")]
+    assert [p for p in pieces if p in ("GPT-4", "C++", "C++11", ".NET")] == ["C++", "C++11", ".NET", ".NET"]
 
 
 def test_characters_are_characters(titles: list[str]) -> None:

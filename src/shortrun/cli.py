@@ -136,9 +136,10 @@ def run(argv: list[str]) -> int:
             raise UserError(f"There is no command '{argv[0]}': {did_you_mean(argv[0], commands)}")
         commands[argv[0]](argv[1:])
     except ShortrunError as error:
-        if isinstance(error, UserError) and not _first_process():
-            return error.exit_code  # every process makes the same mistake; one says so
-        Console(stderr=True, highlight=False).print(f"shortrun: {error}", markup=False, soft_wrap=True)
+        # what every process meets, one of them says: what was asked for, before they joined, and what is shared
+        if _first_process() or (error.process is not None and not error.shared):
+            where = f" (process {error.process})" if error.process else ""
+            Console(stderr=True, highlight=False).print(f"shortrun{where}: {error}", markup=False, soft_wrap=True)
         return error.exit_code
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -425,7 +426,7 @@ def _report_run(scores: dict[str, Any], as_json: bool) -> None:
 
 def _first_process() -> bool:
     """Whether this process, of those that torchrun may have started, is the one that speaks."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def _perplexity(scores: dict[str, Any]) -> str:

@@ -10,6 +10,10 @@ class ShortrunError(Exception):
     """Something foreseeable stopped the work; the message is written for the person at the keyboard."""
 
     exit_code = 1
+    shared = False
+    """Whether every one of several processes meets it."""
+    process: int | None = None
+    """Which of several processes it happened in, if only one of them may know."""
 
 
 class UserError(ShortrunError):

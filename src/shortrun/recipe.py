@@ -120,8 +120,11 @@ class Tokenizer(Section):
         elif self.path is not None:
             raise ValueError(f'tokenizer.kind = "{self.kind}" is learned and does not read tokenizer.path')
         bad = [piece for piece in self.whole_pieces if piece != piece.strip() or not piece.isprintable() or not piece]
+        bad += [piece for piece in self.whole_pieces if piece in ("<pad>", "<eos>", "<unk>")]
         if bad:
-            raise ValueError(f"tokenizer.whole_pieces: {bad[0]!r} is empty, not printable or has a space at its ends")
+            raise ValueError(
+                f"tokenizer.whole_pieces: {bad[0]!r} is empty, not printable, a special token, or has a space at its ends"
+            )
         least = 3 + 2 * len(self.whole_pieces)
         least += 256 if self.byte_alphabet == "all" or self.kind != "bpe" else 1
         least += self.kind == "character"  # the space
@@ -309,6 +312,8 @@ class Recipe(Section):
     def _can_work(self) -> Recipe:
         if self.train.ema and self.train.parallel == "sharded":
             raise ValueError('train.ema keeps the whole average and can\'t go with train.parallel = "sharded"')
+        if self.optim.name == "soap" and self.train.parallel == "sharded":
+            raise ValueError('optim.name = "soap" needs whole matrices and can\'t go with train.parallel = "sharded"')
         if self.schedule.min_lr > self.optim.lr:
             raise ValueError(f"schedule.min_lr = {self.schedule.min_lr} is above the peak, optim.lr = {self.optim.lr}")
         data, batches = self.data, self.batches

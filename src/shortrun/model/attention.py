@@ -6,8 +6,6 @@ holds more; where titles are isolated, C pieces of W positions a row.
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -77,29 +75,29 @@ class CausalSelfAttention(nn.Module):
 
 
 class Titles:
-    """Which title each position of some rows is in: attention stays inside. A title begins with the `eos` before it."""
+    """Which title each position of some rows is in: attention stays inside. A title begins with the `eos` before it.
+
+    width: a power of two that no title is longer than, if rows cut into pieces so wide save half of the scores or more (on a
+    CPU); mask: what each position sees, of the piece before its own and its own, BCWS, S = 2 W; else of its row, BTT.
+    """
 
     def __init__(self, x_BT: Tensor, eos: int) -> None:
         self.title_BT = (x_BT == eos).cumsum(dim=1)
+        self.width = None if x_BT.device.type != "cpu" or torch.compiler.is_compiling() else self._narrow()
+        self.mask = self.same_BTT() if self.width is None else self._near_BCWS(self.width)
 
-    @cached_property
-    def mask_B1TT(self) -> Tensor:  # noqa: N802
+    def same_BTT(self) -> Tensor:  # noqa: N802
         """Position i may see j <= i of the same title."""
-        return (self.title_BT[:, :, None] == self.title_BT[:, None, :]).tril()[:, None]
+        return (self.title_BT[:, :, None] == self.title_BT[:, None, :]).tril()
 
-    @cached_property
-    def width(self) -> int | None:
-        """A power of two that no title is longer than, if rows cut into pieces so wide save half of the scores or more."""
+    def _narrow(self) -> int | None:
         T = self.title_BT.shape[1]
         begins_BT = F.pad(self.title_BT.diff(dim=1), (1, 0)) * torch.arange(T)
         longest = int((torch.arange(T) - begins_BT.cummax(dim=1).values).max()) + 1
         width = max(16, 1 << (longest - 1).bit_length())
         return width if T % width == 0 and 4 * width <= T else None
 
-    @cached_property
-    def near_BCWS(self) -> Tensor:  # noqa: N802
-        """The mask where each piece of W positions sees itself and the piece before it, S = 2 W."""
-        W = self.width or 1
+    def _near_BCWS(self, W: int) -> Tensor:  # noqa: N802
         title_BCW = self.title_BT.view(len(self.title_BT), -1, W)
         seen_BCS = torch.cat([F.pad(title_BCW[:, :-1], (0, 0, 1, 0), value=-1), title_BCW], dim=2)
         seen: Tensor = title_BCW[..., None] == seen_BCS[:, :, None]
@@ -116,21 +114,22 @@ def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, titles: Titles | None
     """
     B, H, T, K = q_BHTK.shape
     if q_BHTK.device.type != "cpu" or torch.compiler.is_compiling():
-        mask = titles.mask_B1TT if titles else None
+        mask = titles.mask[:, None] if titles else None
         return F.scaled_dot_product_attention(
             q_BHTK, k_BHSK, v_BHSK, attn_mask=mask, is_causal=mask is None and T > 1, dropout_p=dropout
         )
+    S = k_BHSK.shape[2]
+    mask = titles.mask if titles else torch.ones(T, S, dtype=torch.bool).tril(S - T)
+    bias = torch.zeros_like(mask, dtype=q_BHTK.dtype).masked_fill_(~mask, -torch.inf)
     if titles and titles.width:
         W = titles.width
-        q_BHCWK, *kv = (x.reshape(B, H, -1, W, K) for x in (q_BHTK, k_BHSK, v_BHSK))
-        k_BHCSK, v_BHCSK = (torch.cat([F.pad(x[:, :, :-1], (0, 0, 0, 0, 1, 0)), x], dim=3) for x in kv)
-        mask = titles.near_BCWS[:, None].expand(B, H, -1, -1, -1).flatten(0, 2)
-        q_NTK, k_NSK, v_NSK = (x.flatten(0, 2) for x in (q_BHCWK, k_BHCSK, v_BHCSK))
+        q, k, v = (x.reshape(B, H, -1, W, K) for x in (q_BHTK, k_BHSK, v_BHSK))
+        k, v = (torch.cat([F.pad(x[:, :, :-1], (0, 0, 0, 0, 1, 0)), x], dim=3) for x in (k, v))
+        q_NTK, k_NSK, v_NSK = (x.flatten(0, 2) for x in (q, k, v))
     else:
-        S = k_BHSK.shape[2]
-        mask = titles.mask_B1TT.expand(B, H, S, S).flatten(0, 1) if titles else torch.ones(T, S).tril(S - T).bool()
         q_NTK, k_NSK, v_NSK = (x.flatten(0, 1) for x in (q_BHTK, k_BHSK, v_BHSK))
-    bias = torch.zeros_like(mask, dtype=q_BHTK.dtype).masked_fill_(~mask, -torch.inf)
+    if titles:
+        bias = bias[:, None].expand(B, H, *bias.shape[1:]).reshape(len(q_NTK), *bias.shape[-2:])
     scores_NTS = torch.baddbmm(bias, q_NTK, k_NSK.transpose(1, 2), alpha=K**-0.5)
     weights_NTS = drop(torch.softmax(scores_NTS, dim=-1), dropout)
     return torch.bmm(weights_NTS, v_NSK).reshape(B, H, T, K)

@@ -21,8 +21,8 @@ from shortrun.tokens.tokenizer import EOS, PAD, UNK, Tokenizer
 GPT2_EOS = "<|endoftext|>"
 GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 """What the two files of GPT-2's vocabulary are called: on the hub, and as OpenAI published them."""
-GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""The pattern by which GPT-2's byte-level pre-tokenizer cuts text into words."""
+GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?(?:PIECES[^\s\p{L}\p{N}])+|\s+(?!\S)|\s+"
+"""The pattern by which GPT-2's byte-level pre-tokenizer cuts text into words; PIECES is where a run of signs must end."""
 
 
 class BPE(Tokenizer):
@@ -92,14 +92,16 @@ def train_bpe(titles: Iterable[str], settings: recipe.Tokenizer) -> BPE:
 def _whole_or_word(pieces: Sequence[str]) -> str:
     """A pattern for one of the pieces, the longest first, or else a word.
 
-    A piece that begins or ends in a letter or digit is only found where no further one adjoins: "GPT-4", not "GPT-40".
+    A piece that begins or ends in a letter or digit is only found where no further one adjoins: "GPT-4", not "GPT-40". One
+    that begins with another sign is found behind such signs too: ".NET" in "(.NET".
     """
-    alternatives = []
+    alternatives, inside = [], []
     for piece in sorted(pieces, key=len, reverse=True):
         before = r"(?<![\p{L}\p{N}])" if piece[0].isalnum() else ""
         after = r"(?![\p{L}\p{N}])" if piece[-1].isalnum() else ""
         alternatives.append(f" ?{before}{re.escape(piece)}{after}")
-    return "|".join([*alternatives, GPT2_WORDS])
+        inside += [] if before else [re.escape(piece) + after]
+    return "|".join([*alternatives, GPT2_WORDS.replace("PIECES", f"(?!{'|'.join(inside)})" if inside else "")])
 
 
 def _with_whole_pieces(serialised: str, wholes: Sequence[str]) -> str:

@@ -83,6 +83,8 @@ def assemble(
     batches = make_batches(
         encoded, tokenizer.eos, tokenizer.vocab_size, recipe.batches, recipe.train.epochs, recipe.train.seed
     )
+    processes.require_same("titles (their sha256s differ)", corpus.manifest["sha256"])
+    processes.require_same("tokenizer (their sha256s differ)", tokenizer.sha256)
     torch.manual_seed(recipe.train.seed)
     model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos).to(device)
     average = _average(model, recipe.train.ema)

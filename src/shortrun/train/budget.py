@@ -1,7 +1,7 @@
 """How much memory a step takes, about; and, under a limit, how many rows to take at once.
 
 The numbers of `activation_bytes` are counted from what the layers keep for the backward pass, and checked against peaks
-measured by `benchmarks/run.py --only memory` (docs/performance.md says how far off they are).
+measured by `benchmarks/run.py --only growth` (docs/performance.md says how far off they are).
 
 Shapes: B rows, T positions, D d_model, H heads, V vocabulary, L layers.
 """
@@ -15,13 +15,19 @@ from shortrun.model.gpt import GPT
 from shortrun.recipe import Recipe
 from shortrun.score.objective import CHUNK
 
+PROCESS = 350_000_000
+"""Bytes of a process that has loaded torch and does nothing."""
+SLACK = 1.2
+"""What the allocator takes above what is asked for: peaks measured at the baseline's shape, over the sum of the tensors."""
 
-def state_bytes(parameters: int, recipe: Recipe) -> int:
-    """Weights, gradients, what the optimizer remembers, and the copies that SAM and the moving average need."""
+
+def state_bytes(parameters: int, recipe: Recipe, processes: int = 1) -> int:
+    """Weights, gradients, what the optimizer remembers, and the copies that SAM and the moving average need; of each
+    process."""
     numbers = 2 + {"sgd": 0, "lion": 1, "muon": 1.5, "adamw": 2, "soap": 6}[recipe.optim.name]
     numbers += 3 * (recipe.optim.sharpness != "none") + (recipe.train.ema > 0)
     numbers += 1  # the embedding's gradient, bfloat16 copies, and whatever else comes and goes
-    return int(4 * numbers * parameters)
+    return int(4 * numbers * parameters / (processes if recipe.train.parallel == "sharded" else 1))
 
 
 def activation_bytes(recipe: Recipe) -> int:
@@ -33,13 +39,13 @@ def activation_bytes(recipe: Recipe) -> int:
     channels = (8 + width + dropped) * size + 12  # the stream and the norms are float32
     scores = model.n_head * T * size * (3 if model.dropout else 1)
     passes = 2 if recipe.train.rdrop else 1
-    return int(passes * model.n_layer * T * (channels * model.d_model + scores))
+    return int(SLACK * passes * model.n_layer * T * (channels * model.d_model + scores))
 
 
 def loss_bytes(recipe: Recipe, vocab_size: int) -> int:
-    """The logits that are there at once, and their gradient."""
+    """The logits that are there at once, their gradient, and with R-Drop what the divergence makes of them."""
     rows = recipe.batches.batch_size * recipe.batches.block_size
-    return 3 * 4 * min(CHUNK, rows * vocab_size)
+    return (8 if recipe.train.rdrop else 3) * 4 * min(CHUNK, rows * vocab_size)
 
 
 def rows_at_once(model: GPT, recipe: Recipe, processes: int) -> tuple[int | None, list[str]]:
@@ -51,7 +57,12 @@ def rows_at_once(model: GPT, recipe: Recipe, processes: int) -> tuple[int | None
     if limit is None:
         return None, []
     vocab_size = len(model.head_VD)
-    rest = limit * 1e9 - state_bytes(model.count_parameters(), recipe) - loss_bytes(recipe, vocab_size)
+    rest = (
+        limit * 1e9
+        - PROCESS
+        - state_bytes(model.count_parameters(), recipe, processes)
+        - loss_bytes(recipe, vocab_size)
+    )
     fitting = int(rest // activation_bytes(recipe))
     share = ceil(recipe.batches.batch_size / processes)
     if fitting < 1:

@@ -58,7 +58,7 @@ class Checkpoint:
 
     def state(self) -> dict[str, Any]:
         """Optimizer state and title counts."""
-        state: dict[str, Any] = torch.load(self.path / "state.pt", weights_only=True)
+        state: dict[str, Any] = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True)
         return state
 
 

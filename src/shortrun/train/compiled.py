@@ -1,4 +1,7 @@
-"""torch.compile for the model of a run, tried before the first step, so that what it can't do shows at once."""
+"""torch.compile for the model of a run, tried before the first step, so that what it can't do shows at once.
+
+It is tried in each process before the model is spread over them; sharded weights are compiled for again at the first step.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,8 @@ def compile_hidden(objective: Objective, recipe: Recipe, device: torch.device, r
     objective.hidden = torch.compile(plain)
     x_BT = torch.full((rows, recipe.batches.block_size), objective.model.eos, device=device)
     try:
-        with torch.random.fork_rng():
-            objective.train()
-            objective(x_BT, x_BT)[0].backward()
+        objective.train()
+        objective(x_BT, x_BT)[0].backward()
     except Exception as error:  # torch raises a dozen kinds: no compiler, no Triton, an operator it can't compile, ...
         objective.hidden = plain
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -28,12 +28,14 @@ from shortrun.train.checkpoints import Checkpoint, Progress, best_selection_loss
 from shortrun.train.display import Display
 from shortrun.train.folder import RunFolder, require_free, write_json
 from shortrun.train.metrics import MetricsLog, NoLog, log_beginning
-from shortrun.train.parallel import is_sharded, joined, load_whole, whole
+from shortrun.train.parallel import is_sharded, joined, load_whole, lost_another, whole
 from shortrun.train.summary import Evaluation, summarise
 
 
 class Interrupted(ShortrunError):
     """The run was asked to stop and has saved a checkpoint; exit code 128 + signal, as shells count."""
+
+    shared = True
 
     def __init__(self, number: int, where: str) -> None:
         super().__init__(where)
@@ -43,6 +45,8 @@ class Interrupted(ShortrunError):
 class Diverged(ShortrunError):
     """The loss or the gradient is no longer a number."""
 
+    shared = True
+
 
 def train(recipe: Recipe, path: Path, max_steps: int | None = None) -> dict[str, Any]:
     """Trains a recipe into a new run folder; returns what scores.json then holds.
@@ -51,6 +55,7 @@ def train(recipe: Recipe, path: Path, max_steps: int | None = None) -> dict[str,
     """
     recipe = recipe.located()
     with joined(recipe.train.device) as processes:
+        path = processes.firsts(path)
         if not processes.first:
             return _Loop(assemble(recipe, processes), RunFolder(path)).run(max_steps)
         with _new_folder(path):
@@ -88,11 +93,17 @@ def resume(path: Path, max_steps: int | None = None) -> dict[str, Any]:
         raise UserError("\n".join([*notes, "No whole checkpoint is left to resume from; train the recipe anew."]))
     machine = folder.manifest()["machine"]
     with joined(recipe.train.device) as processes:
-        parts = assemble(recipe, processes, folder.tokenizer(), threads=machine["threads"])
+        as_many = machine.get("processes", 1) == processes.size
+        parts = assemble(recipe, processes, folder.tokenizer(), threads=machine["threads"] if as_many else None)
         folder.require_same_data(parts.manifest["data"])
         notes.append(f"Resuming from {checkpoint.path}" if checkpoint else "No checkpoint yet: starting from step 0")
+        if not as_many:
+            notes.append(
+                f"{processes.size} processes go on with what {machine.get('processes', 1)} began: the same batches, but "
+                "dropout falls elsewhere"
+            )
         for part, now in parts.manifest["machine"].items():
-            if part != "platform" and machine.get(part, now) != now:
+            if part not in ("platform", "processes", "device_reason") and machine.get(part, now) != now:
                 notes.append(f"{part} was {machine[part]} and is {now}: the end may differ in its last bits")
         return _Loop(parts, folder, checkpoint, notes).run(max_steps)
 
@@ -142,8 +153,13 @@ class _Loop:
             scores = summarise(self.parts, self.folder, self.at, evaluation)
             if self.processes.first:
                 write_json(self.folder.scores_file, scores)
+        except torch.OutOfMemoryError as error:
+            raise ShortrunError(
+                f"{self.parts.device} has too little memory for this step ({str(error).splitlines()[0]}); a "
+                f"train.memory_limit takes batches in parts. {_last_good(self.folder)}"
+            ) from error
         except RuntimeError as error:
-            if self.processes.size == 1:
+            if self.processes.size == 1 or not lost_another(error):
                 raise
             raise ShortrunError(
                 f"Process {self.processes.rank} of {self.processes.size} can't go on: another one has ended or can't be "

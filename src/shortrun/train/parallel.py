@@ -14,18 +14,22 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from shortrun.errors import ShortrunError, UserError
 from shortrun.score.evaluate import Share
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,22 @@ class Processes:
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         return int(largest)
 
+    def firsts(self, value: T) -> T:
+        """The first process's value, in each."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def require_same(self, what: str, value: str) -> None:
+        """Raises UserError, in each process, unless all have the same value."""
+        if self.size > 1:
+            values: list[str] = [""] * self.size
+            dist.all_gather_object(values, value)
+            if len(set(values)) > 1:
+                raise UserError(f"The processes have not the same {what}: {', '.join(each[:12] for each in values)}")
+
     def rows(self, x_BT: Tensor) -> Tensor:
         """This process's share of a batch's rows; may be none."""
         return x_BT.tensor_split(self.size)[self.rank]
@@ -72,9 +92,10 @@ class Processes:
         if how == "data":
             ids = [torch.cuda.current_device()] if device.type == "cuda" else None
             return DistributedDataParallel(objective, device_ids=ids)
+        mesh = init_device_mesh(device.type, (self.size,))
         for block in objective.model.blocks:  # type: ignore[union-attr]
-            fully_shard(block)
-        fully_shard(objective)
+            fully_shard(block, mesh=mesh)
+        fully_shard(objective, mesh=mesh)
         return objective
 
 
@@ -91,14 +112,33 @@ def joined(device: str) -> Iterator[Processes]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
+    missing = {"RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()
+    if missing:
+        raise UserError(f"WORLD_SIZE is set, but not {', '.join(sorted(missing))}: start several processes by torchrun")
     on_gpu = torch.cuda.is_available() and device in ("auto", "cuda")
     if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= gpus:
+            raise UserError(f"Process {number} of this machine has no GPU: there are {gpus}; lower --nproc-per-node")
+        torch.cuda.set_device(number)
+    elif torch.backends.mps.is_available() and device in ("auto", "mps"):
+        raise UserError('Several processes can\'t share MPS: train with one, or with train.device = "cpu"')
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
+    except ShortrunError as error:
+        error.process = dist.get_rank()
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def lost_another(error: RuntimeError) -> bool:
+    """Whether an error means that another process could not be reached; gloo and NCCL say so in words alone."""
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(
+        word in text for word in ("by peer", "gloo", "nccl", "timed out", "connection", "socket")
+    )
 
 
 def unsynchronised(objective: nn.Module) -> AbstractContextManager[Any]:

@@ -11,12 +11,14 @@ import torch
 from shortrun.errors import UserError
 from shortrun.model.gpt import GPT
 from shortrun.recipe import Recipe
-from shortrun.train.budget import activation_bytes, loss_bytes, state_bytes
+from shortrun.train.budget import PROCESS, activation_bytes, loss_bytes, rows_at_once, state_bytes
 from shortrun.train.device import choose_device, make_repeatable
 from shortrun.train.step import passes_per_step
 
 TOKENS_A_TITLE, THEIR_VOCABULARY, EXPONENT = 12.6, 16_000, -0.18
 """On the titles of HN-100k: 12.6 tokens with 16,000 entries, 14.1 with 8,000 and 16.1 with 4,000, which this power fits."""
+CHARACTERS_A_TITLE, GPT2_TOKENS_A_TITLE = 51, 12.5
+"""On the same titles, ends included."""
 CPU_SHARE = 0.75
 """Of the matrix product's rate that a training step reaches (docs/performance.md)."""
 GPU_TFLOPS, GPU_SHARE = 990, 0.3
@@ -35,14 +37,16 @@ def plan(recipe: Recipe, gpus: int = 0) -> dict[str, Any]:
     with torch.device("meta"):
         model = GPT(recipe.model, vocab_size, recipe.batches.block_size, eos=1)
     titles = int(recipe.data.num_titles * (1 - recipe.data.val_frac)) - recipe.data.tuning_titles
-    tokens = round(recipe.train.epochs * titles * TOKENS_A_TITLE * (vocab_size / THEIR_VOCABULARY) ** EXPONENT)
+    law = TOKENS_A_TITLE * (vocab_size / THEIR_VOCABULARY) ** EXPONENT
+    a_title = {"character": CHARACTERS_A_TITLE, "gpt2": GPT2_TOKENS_A_TITLE}.get(recipe.tokenizer.kind, law)
+    tokens = round(recipe.train.epochs * titles * a_title)
     flops = tokens * passes_per_step(recipe) * model.flops_per_token()
     rate, why = _rate(recipe, gpus)
     parameters = model.count_parameters()
-    state = state_bytes(parameters, recipe)
-    rows = ceil(recipe.batches.batch_size / processes)
+    rows = rows_at_once(model, recipe, processes)[0] or ceil(recipe.batches.batch_size / processes)
     memory = {
-        "state": state / processes if recipe.train.parallel == "sharded" else state,
+        "process": PROCESS,
+        "state": state_bytes(parameters, recipe, processes),
         "activations": rows * activation_bytes(recipe),
         "logits": loss_bytes(recipe, vocab_size),
     }
@@ -53,7 +57,7 @@ def plan(recipe: Recipe, gpus: int = 0) -> dict[str, Any]:
         "passes_per_step": passes_per_step(recipe),
         "flops": flops,
         "processes": processes,
-        "rows_per_device": rows,
+        "rows_at_once": rows,
         "memory_bytes": {**memory, "total": sum(memory.values())},
         "flops_per_second": rate,
         "flops_per_second_from": why,
