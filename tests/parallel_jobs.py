@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -18,4 +19,6 @@ if __name__ == "__main__":
             train(Recipe.model_validate(job["recipe"]), Path(job["run"]), max_steps=job.get("max_steps"))
         else:
             resume(Path(job["run"]))
+    gc.collect()
+    torch.distributed.barrier()  # nobody goes while another still listens
     torch.distributed.destroy_process_group()

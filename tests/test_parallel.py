@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from shortrun.recipe import Recipe
 from shortrun.train.checkpoints import newest_checkpoint
@@ -19,7 +20,6 @@ from shortrun.train.folder import RunFolder
 from shortrun.train.loop import resume, train
 from tests.conftest import ROOT, tiny_values
 
-pytestmark = pytest.mark.xdist_group("parallel")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WAYS: dict[str, dict[str, dict[str, Any]]] = {
     "shuffled": {},
@@ -66,9 +66,19 @@ def scores(run: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, titles: list[str]) -> tuple[Path, Path]:
-    """The folder of all ways trained by two processes (whole, and stopped after 9 steps), and their titles."""
-    folder = tmp_path_factory.mktemp("parallel")
+    """The folder of all ways trained by two processes (whole, and stopped after 9 steps), and their titles; made once, also
+    when several processes run the tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "parallel"
     path = folder / "titles.txt"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            make_runs(folder, path, titles)
+    return folder, path
+
+
+def make_runs(folder: Path, path: Path, titles: list[str]) -> None:
+    folder.mkdir()
     path.write_text("\n".join(titles) + "\n", encoding="utf-8")
     jobs: list[dict[str, Any]] = []
     for way in WAYS:
@@ -78,7 +88,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, titles: list[str]) -> tuple[P
         train(Recipe.model_validate(values(path, way)), folder / f"{way}, begun alone", max_steps=9)
         jobs.append({"run": str(folder / f"{way}, begun alone")})
     together(jobs, folder)
-    return folder, path
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -126,6 +126,7 @@ def joined(device: str) -> Iterator[Processes]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # nobody goes while another still listens
     except ShortrunError as error:
         error.process = dist.get_rank()
         raise
