@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,13 @@ from shortrun.tokens.bpe import train_bpe
 
 EOS = 1
 encoded_titles = st.lists(st.lists(st.integers(2, 90), max_size=12), min_size=1, max_size=40)
+SHUFFLED: dict[str, st.SearchStrategy[Any]] = {
+    "encoded": encoded_titles,
+    "block": st.integers(1, 6),
+    "rows": st.integers(1, 30),
+    "epochs": st.integers(1, 4),
+    "seed": st.integers(0, 2**32),
+}
 
 
 def mainruns_batches(ids: list[int], block: int, rows: int, epochs: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -54,13 +62,7 @@ def test_stream_is_mainruns_order_spans_and_wrap(encoded: list[list[int]], block
 
 
 @settings(deadline=None)
-@given(
-    encoded=encoded_titles,
-    block=st.integers(1, 6),
-    rows=st.integers(1, 30),
-    epochs=st.integers(1, 4),
-    seed=st.integers(0, 2**32),
-)
+@given(**SHUFFLED)
 def test_shuffled_uses_every_title_exactly_once_an_epoch(
     encoded: list[list[int]], block: int, rows: int, epochs: int, seed: int
 ) -> None:
@@ -123,11 +125,7 @@ def test_order_changes_with_the_epoch_and_the_seed() -> None:
 
 @settings(deadline=None)
 @given(
-    encoded=encoded_titles,
-    block=st.integers(1, 6),
-    rows=st.integers(1, 30),
-    epochs=st.integers(1, 4),
-    seed=st.integers(0, 2**32),
+    **SHUFFLED,
     jumps=st.lists(st.integers(0, 10**6), max_size=12),
     vocab_size=st.sampled_from([91, 2**16, 2**16 + 1]),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import cos, pi, sqrt
+from typing import Literal
 
 from shortrun.recipe import Schedule
 
@@ -26,27 +27,26 @@ def decay_rate(step: int, total_steps: int, settings: Schedule) -> float:
 
     It multiplies the learning rate, so it falls with that besides (Loshchilov & Hutter 2019, arXiv 1711.05101).
     """
-    progress = (step - 1) / total_steps
-    match settings.weight_decay:
-        case "constant":
-            return 1.0
-        case "linear":
-            return 1 - progress
-        case "cosine":
-            return (1 + cos(pi * progress)) / 2
+    return _fall((step - 1) / total_steps, settings.weight_decay)
 
 
 def _shape(progress: float, settings: Schedule, share_of_all: float) -> float:
     """From 1 towards 0 as `progress` goes from 0 to 1 (reached just after the last step)."""
     match settings.name:
+        case "restarts":
+            return _fall(progress * settings.cycles % 1, "cosine")
+        case "wsd":
+            begins = max(1 - settings.decay_frac / share_of_all, 0.0)
+            return 1.0 if progress <= begins else 1 - sqrt((progress - begins) / (1 - begins))
+        case name:
+            return _fall(progress, name)
+
+
+def _fall(progress: float, name: Literal["constant", "linear", "cosine"]) -> float:
+    match name:
         case "constant":
             return 1.0
         case "linear":
             return 1 - progress
         case "cosine":
             return (1 + cos(pi * progress)) / 2
-        case "restarts":
-            return (1 + cos(pi * (progress * settings.cycles % 1))) / 2
-        case "wsd":
-            begins = max(1 - settings.decay_frac / share_of_all, 0.0)
-            return 1.0 if progress <= begins else 1 - sqrt((progress - begins) / (1 - begins))

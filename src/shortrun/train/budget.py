@@ -14,6 +14,7 @@ from shortrun.errors import UserError
 from shortrun.model.gpt import GPT
 from shortrun.recipe import Recipe
 from shortrun.score.objective import CHUNK
+from shortrun.train.step import copies_at_once
 
 PROCESS = 350_000_000
 """Bytes of a process that has loaded torch and does nothing."""
@@ -38,8 +39,7 @@ def activation_bytes(recipe: Recipe) -> int:
     dropped = 2 if model.dropout else 0
     channels = (8 + width + dropped) * size + 12  # the stream and the norms are float32
     scores = model.n_head * T * size * (3 if model.dropout else 1)
-    passes = 2 if recipe.train.rdrop else 1
-    return int(SLACK * passes * model.n_layer * T * (channels * model.d_model + scores))
+    return int(SLACK * copies_at_once(recipe.train) * model.n_layer * T * (channels * model.d_model + scores))
 
 
 def loss_bytes(recipe: Recipe, vocab_size: int) -> int:

@@ -36,9 +36,14 @@ class StepResult:
     """Whether both are numbers; where not, the weights have been left as they were."""
 
 
+def copies_at_once(settings: recipe.Train) -> int:
+    """How often a batch is in memory at once: R-Drop's two passes go together, for dropout differs by row."""
+    return 2 if settings.rdrop else 1
+
+
 def passes_per_step(settings: recipe.Recipe) -> int:
     """Forward-backward passes over a batch in one step: SAM doubles them, and R-Drop does."""
-    return (2 if settings.optim.sharpness != "none" else 1) * (2 if settings.train.rdrop else 1)
+    return (2 if settings.optim.sharpness != "none" else 1) * copies_at_once(settings.train)
 
 
 class Objective(nn.Module):
@@ -48,7 +53,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.hidden = model.hidden
-        self.copies = 2 if settings.rdrop else 1  # both of R-Drop's passes in one batch: dropout differs by row
+        self.copies = copies_at_once(settings)
         self.settings = settings
 
     def forward(self, x_BT: Tensor, y_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +110,7 @@ class TrainingStep:
         rank = (self.processes.rank,) if self.processes.rank else ()  # the first draws what a single process would
         torch.manual_seed(int(np.random.SeedSequence((*seed, *rank)).generate_state(1, np.uint64)[0]))
         # sums, divided once: rows that are padded weigh as many targets as they hold. Processes average their gradients.
-        count = batch.targets * (2 if self.settings.train.rdrop else 1)
+        count = batch.targets * copies_at_once(self.settings.train)
         nats_sum = torch.zeros((), device=device)
         self.optimizer.zero_grad()
         parts = list(self._parts(batch))
