@@ -106,9 +106,9 @@ def ours(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
     torch.manual_seed(0)
     model = GPT(recipe.model, options.vocab_size, options.block_size, eos=1).to(options.device)
     objective = Objective(model, recipe.train)
+    rows, _ = rows_at_once(model, recipe, options.device, processes=1)
     if options.compile:
-        compile_hidden(objective, recipe, torch.device(options.device), options.batch_size)
-    rows, _ = rows_at_once(model, recipe, processes=1)
+        compile_hidden(objective, recipe, torch.device(options.device), rows)
     take = TrainingStep(objective, model, make_optimizer(model, recipe.optim), recipe, rows=rows)
     another, count = batches(options), 0
 

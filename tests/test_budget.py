@@ -49,23 +49,23 @@ def test_less_memory_means_fewer_rows_at_once() -> None:
     recipe = load_recipe("baseline")
     model = GPT(recipe.model, 16_000, 128, eos=1)
 
-    def rows(limit: float | None) -> int | None:
+    def rows(limit: float | None, device: str = "cpu") -> int:
         limited = recipe.model_copy(update={"train": recipe.train.model_copy(update={"memory_limit": limit})})
-        return rows_at_once(model, limited, processes=1)[0]
+        return rows_at_once(model, limited, device, processes=1)[0]
 
-    assert rows(None) is None
-    assert rows(64.0) is None
-    taken = [rows(limit) for limit in (3.0, 2.0, 1.5, 1.1)]
-    assert all(isinstance(number, int) for number in taken)
-    assert sorted(taken, key=lambda number: number or 0, reverse=True) == taken
-    assert len(set(taken)) == 4
+    assert rows(None, "cuda") == rows(64.0, "cuda") == 64
+    assert rows(None) == rows(64.0) == 32, "4,096 tokens at once on a CPU"
+    for device in ("cpu", "cuda"):
+        taken = [rows(limit, device) for limit in (64.0, 2.0, 1.5, 1.1)]
+        assert sorted(taken, reverse=True) == taken
+        assert len(set(taken)) == 4
     with pytest.raises(UserError, match=r"too little for one row: it takes about 0\.\d\d GB"):
         rows(0.1)
 
 
 def test_the_plan_knows_the_limit_and_the_processes() -> None:
     limited = load_recipe("baseline", {"train": {"memory_limit": 1.5}})
-    assert plan(limited)["rows_at_once"] < plan(load_recipe("baseline"))["rows_at_once"] == 64
+    assert plan(limited)["rows_at_once"] < plan(load_recipe("baseline"))["rows_at_once"] == 32
     assert plan(limited)["memory_bytes"]["total"] <= 1.5e9
     sharded = load_recipe("baseline", {"train": {"parallel": "sharded"}})
     assert plan(sharded, 4)["memory_bytes"]["state"] * 4 == pytest.approx(

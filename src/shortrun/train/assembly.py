@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 import torch
@@ -89,10 +88,9 @@ def assemble(
     model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos).to(device)
     average = _average(model, recipe.train.ema)
     objective = Objective(model, recipe.train)
-    rows, notes = rows_at_once(model, recipe, processes.size)
+    rows, notes = rows_at_once(model, recipe, device.type, processes.size)
     if recipe.train.compile != "off":
-        share = ceil(recipe.batches.batch_size / processes.size)
-        notes += compile_hidden(objective, recipe, device, min(rows or share, share))
+        notes += compile_hidden(objective, recipe, device, rows)
     spread = processes.spread(objective, recipe.train.parallel, device)
     optimizer = make_optimizer(model, recipe.optim)
     manifest = {

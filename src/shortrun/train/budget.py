@@ -1,4 +1,4 @@
-"""How much memory a step takes, about; and, under a limit, how many rows to take at once.
+"""How much memory a step takes, about; and how many rows of a batch to take at once.
 
 The numbers of `activation_bytes` are counted from what the layers keep for the backward pass, and checked against peaks
 measured by `benchmarks/run.py --only growth` (docs/performance.md says how far off they are).
@@ -18,6 +18,9 @@ from shortrun.train.step import copies_at_once
 
 PROCESS = 350_000_000
 """Bytes of a process that has loaded torch and does nothing."""
+CPU_TOKENS = 4096
+"""Of a batch taken at once on a CPU, R-Drop's copies among them: 1,024 to 8,192 were equally fast or up to 6 % faster than
+whole batches, and half the memory (docs/performance.md)."""
 SLACK = 1.2
 """What the allocator takes above what is asked for: peaks measured at the baseline's shape, over the sum of the tensors."""
 
@@ -48,28 +51,37 @@ def loss_bytes(recipe: Recipe, vocab_size: int) -> int:
     return (8 if recipe.train.rdrop else 3) * 4 * min(CHUNK, rows * vocab_size)
 
 
-def rows_at_once(model: GPT, recipe: Recipe, processes: int) -> tuple[int | None, list[str]]:
-    """How many rows of a batch to take at once under `train.memory_limit` (None: all), and a sentence about it.
+def rows_at_once(model: GPT, recipe: Recipe, device: str, processes: int) -> tuple[int, list[str]]:
+    """How many rows of its share of a batch a process takes at once, and what a person should know about it.
 
-    Raises UserError where even one row does not fit.
+    All of them on a GPU and CPU_TOKENS' worth on a CPU, unless `train.memory_limit` asks for fewer. Raises UserError where
+    even one row does not fit.
     """
+    share = ceil(recipe.batches.batch_size / processes)
+    wanted = share
+    if device == "cpu":
+        wanted = max(1, min(share, CPU_TOKENS // (recipe.batches.block_size * copies_at_once(recipe.train))))
     limit = recipe.train.memory_limit
     if limit is None:
-        return None, []
-    vocab_size = len(model.head_VD)
+        return _equal_parts(share, wanted), []
     rest = (
         limit * 1e9
         - PROCESS
         - state_bytes(model.count_parameters(), recipe, processes)
-        - loss_bytes(recipe, vocab_size)
+        - loss_bytes(recipe, len(model.head_VD))
     )
     fitting = int(rest // activation_bytes(recipe))
-    share = ceil(recipe.batches.batch_size / processes)
     if fitting < 1:
         least = (limit * 1e9 - rest + activation_bytes(recipe)) / 1e9
         raise UserError(f"train.memory_limit = {limit:g} GB is too little for one row: it takes about {least:.2f} GB")
-    if fitting >= share:
-        return None, []
-    parts = ceil(share / fitting)
-    rows = ceil(share / parts)
-    return rows, [f"Each batch is taken in {parts} parts of at most {rows} rows, to stay within {limit:g} GB"]
+    if fitting >= wanted:
+        return _equal_parts(share, wanted), []
+    rows = _equal_parts(share, fitting)
+    return rows, [
+        f"Each batch is taken in {ceil(share / rows)} parts of at most {rows} rows, to stay within {limit:g} GB"
+    ]
+
+
+def _equal_parts(share: int, most: int) -> int:
+    """Rows of each of the fewest equal parts of `share` rows that have at most `most`."""
+    return ceil(share / ceil(share / most))

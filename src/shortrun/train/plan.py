@@ -43,7 +43,7 @@ def plan(recipe: Recipe, gpus: int = 0) -> dict[str, Any]:
     flops = tokens * passes_per_step(recipe) * model.flops_per_token()
     rate, why = _rate(recipe, gpus)
     parameters = model.count_parameters()
-    rows = rows_at_once(model, recipe, processes)[0] or ceil(recipe.batches.batch_size / processes)
+    rows = rows_at_once(model, recipe, "cuda" if gpus else "cpu", processes)[0]
     memory = {
         "process": PROCESS,
         "state": state_bytes(parameters, recipe, processes),
