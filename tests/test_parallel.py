@@ -18,7 +18,8 @@ from shortrun.recipe import Recipe
 from shortrun.train.checkpoints import newest_checkpoint
 from shortrun.train.folder import RunFolder
 from shortrun.train.loop import resume, train
-from tests.conftest import ROOT, tiny_values
+from shortrun.train.state import require_all_shards
+from tests.conftest import ROOT, tiny_recipe, tiny_values
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WAYS: dict[str, dict[str, dict[str, Any]]] = {
@@ -122,10 +123,29 @@ def test_a_run_goes_on_with_another_number_of_processes(way: str, runs: tuple[Pa
         assert scores(runs[0] / run)["complete"]
 
 
-def test_weights_are_really_sharded_and_gradients_really_summed(runs: tuple[Path, Path]) -> None:
-    """Two processes are named in the manifest; a run of one on half of each batch would have other losses."""
+def test_each_process_writes_the_shards_it_holds(runs: tuple[Path, Path]) -> None:
     manifest = json.loads((runs[0] / "sharded" / "manifest.json").read_text())
     assert manifest["machine"]["processes"] == 2
+    checkpoint, _ = newest_checkpoint(RunFolder.open(runs[0] / "sharded"))
+    assert checkpoint is not None
+    assert sorted(path.name for path in checkpoint.path.iterdir()) == ["checkpoint.json", "shards"]
+    first, second = (file.stat().st_size for file in sorted((checkpoint.path / "shards").glob("*.distcp")))
+    assert 0.6 < second / first < 1.6
+
+
+def test_shards_that_did_not_arrive_are_an_error(titles_file: Path, tmp_path: Path) -> None:
+    """As on two machines without a shared disk: the metadata name files that this machine does not have."""
+    train(tiny_recipe(titles_file, train={"parallel": "sharded"}), tmp_path / "run", max_steps=2)
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("*2/shards")
+    require_all_shards(checkpoint)
+    (lost,) = checkpoint.glob("*.distcp")
+    lost.unlink()
+    with pytest.raises(OSError, match=r"__0_0\.distcp .* need one folder on a shared disk"):
+        require_all_shards(checkpoint)
+    newest, damaged = newest_checkpoint(RunFolder.open(tmp_path / "run"))
+    assert newest is not None
+    assert newest.progress.step == 1
+    assert "__0_0.distcp can't be read" in damaged[0]
 
 
 def test_a_killed_process_ends_the_run_with_a_message_and_a_checkpoint(tmp_path: Path, titles_file: Path) -> None:

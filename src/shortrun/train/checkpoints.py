@@ -2,7 +2,7 @@
 
 A checkpoint is written to a temporary folder, synced, and renamed; its checkpoint.json holds the sha256 of the other
 files, so that damage shows. Batches, learning rate and dropout are functions of the step and the seed, so weights,
-optimizer state and the counters in checkpoint.json are all there is to save.
+optimizer state and the counters in checkpoint.json are all there is to save; `train/state.py` writes and reads them.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from shortrun.errors import UserError
 from shortrun.train.folder import RunFolder, read_json, write_json
+from shortrun.train.parallel import Processes
 
 KEEP_LAST = 2
-FILES = ("model.safetensors", "state.pt")
+WEIGHTS, STATE = "model.safetensors", "state.pt"
+"""Files of a checkpoint with whole tensors."""
+SHARDS = "shards"
+"""Folder of a checkpoint whose tensors are sharded, as torch's distributed checkpointing writes it."""
 
 
 @dataclass(frozen=True)
@@ -53,37 +53,32 @@ class Checkpoint:
     path: Path
     progress: Progress
 
-    def weights(self) -> dict[str, Tensor]:
-        return load_file(self.path / "model.safetensors")
-
-    def state(self) -> dict[str, Any]:
-        """Optimizer state and title counts."""
-        state: dict[str, Any] = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True)
-        return state
+    @property
+    def sharded(self) -> bool:
+        return (self.path / SHARDS).is_dir()
 
 
-def save_checkpoint(folder: RunFolder, weights: dict[str, Tensor], state: dict[str, Any], progress: Progress) -> None:
-    """Makes a checkpoint, then removes those that are neither among the last two nor the best.
+def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path], None], processes: Processes) -> None:
+    """Makes a checkpoint of what `write` puts into a folder, then removes those neither among the last two nor the best.
 
-    Raises OSError, with the checkpoints before it untouched, when the disk is full or can't be written.
+    All processes call it together. Raises OSError, with the checkpoints before it untouched, when the disk is full or can't
+    be written.
     """
     final = folder.checkpoints / f"{progress.step:07d}"
     temporary = folder.checkpoints / f"{final.name}.tmp"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        save_file(
-            {name: weight.detach().contiguous() for name, weight in weights.items()}, temporary / "model.safetensors"
-        )
-        torch.save(state, temporary / "state.pt")
+        if processes.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+        processes.wait()
+        write(temporary)
+        if not processes.first:
+            return
         files = {}
-        for name in FILES:
-            files[name] = _sha256(temporary / name)
-            _sync(temporary / name)
-        write_json(
-            temporary / "checkpoint.json",
-            {"progress": asdict(progress), "files": files},
-        )
+        for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
+            files[path.relative_to(temporary).as_posix()] = _sha256(path)
+            _sync(path)
+        write_json(temporary / "checkpoint.json", {"progress": asdict(progress), "files": files})
         _sync(temporary)
         if final.exists():  # a damaged one of the same step, being taken again
             shutil.rmtree(final)
@@ -123,8 +118,10 @@ def _verified(path: Path) -> Checkpoint:
     record = read_json(path / "checkpoint.json")
     try:
         progress = Progress(**record["progress"])
-        files = {name: record["files"][name] for name in FILES}
-    except (KeyError, TypeError):
+        files: dict[str, str] = record["files"]
+        if not {WEIGHTS, STATE} <= files.keys() and f"{SHARDS}/.metadata" not in files:
+            raise KeyError
+    except (KeyError, TypeError, AttributeError):
         raise UserError("checkpoint.json does not say what it should") from None
     for name, expected in files.items():
         try:

@@ -28,7 +28,8 @@ from shortrun.train.checkpoints import Checkpoint, Progress, best_selection_loss
 from shortrun.train.display import Display
 from shortrun.train.folder import RunFolder, require_free, write_json
 from shortrun.train.metrics import MetricsLog, NoLog, log_beginning
-from shortrun.train.parallel import is_sharded, joined, load_whole, lost_another, whole
+from shortrun.train.parallel import is_sharded, joined, lost_another, whole_weights
+from shortrun.train.state import read_state, write_state
 from shortrun.train.summary import Evaluation, summarise
 
 
@@ -124,15 +125,7 @@ class _Loop:
         self.titles_seen = np.zeros(len(parts.corpus.train.titles), dtype=np.int64)
         if checkpoint:
             self.at = checkpoint.progress
-            state = checkpoint.state()
-            parts.optimizer.load_state_dict(state["optimizer"])
-            weights = checkpoint.weights()
-            if parts.average is not None:
-                parts.scored.load_state_dict(weights)
-                parts.average.n_averaged.fill_(self.at.step)
-                weights = state["weights"]
-            load_whole(parts.model, weights, parts.optimizer.parts)
-            self.titles_seen = state["titles_seen"].numpy()
+            self.titles_seen = read_state(parts, checkpoint)
         batches, settings = parts.batches, parts.recipe.train
         self.eval_interval = max(batches.steps_per_epoch // settings.evals_per_epoch, 1)
         self.processes = parts.processes
@@ -301,7 +294,7 @@ class _Loop:
             return parts.scored
         recipe, vocab_size = parts.recipe, parts.tokenizer.vocab_size
         copy = GPT(recipe.model, vocab_size, recipe.batches.block_size, parts.tokenizer.eos).to(parts.device)
-        copy.load_state_dict(whole(parts.model.state_dict()))
+        copy.load_state_dict(whole_weights(parts.model))
         return copy
 
     def _checkpoint_is_due(self, step: int, evaluation: Evaluation | None) -> bool:
@@ -314,15 +307,9 @@ class _Loop:
         self.at = replace(self.at, seconds=time.perf_counter() - began, metrics_bytes=self.log.sync())
         if self.at.selection_loss is not None:
             self.best = min(self.best, self.at.selection_loss)
-        state = {
-            "optimizer": whole(self.parts.optimizer.state_dict()),
-            "titles_seen": torch.from_numpy(self.titles_seen),
-        }
-        if self.parts.average is not None:  # the scored weights are the average; training goes on from these
-            state["weights"] = self.parts.model.state_dict()
-        weights = whole(self.parts.scored.state_dict())
-        if self.processes.first:
-            save_checkpoint(self.folder, weights, state, self.at)
+        save_checkpoint(
+            self.folder, self.at, lambda path: write_state(self.parts, self.titles_seen, path), self.processes
+        )
 
     def _assert_every_title_was_seen(self) -> None:
         """At the end of shuffled training every title has been a target exactly `epochs` times; anything else is a bug."""

@@ -5,25 +5,26 @@
 One global batch, whatever the number of processes: each takes its share of the rows, gradients are summed over all
 targets, and every process then takes the same step. Only the first process writes. With `train.parallel = "data"` each
 holds the whole model (DistributedDataParallel), with "sharded" its share of the weights and of the optimizer's state
-(FSDP2, `fully_shard`). Checkpoints hold whole tensors either way, so a run goes on with any number of processes.
+(FSDP2, `fully_shard`). A run goes on with any number of processes (`train/state.py`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from shortrun.errors import ShortrunError, UserError
@@ -49,6 +50,11 @@ class Processes:
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def wait(self) -> None:
+        """Until all processes have come this far."""
+        if self.size > 1:
+            dist.barrier()
 
     def any(self, flag: int) -> int:
         """The largest of the processes' flags."""
@@ -160,32 +166,10 @@ def _sharded_unsynchronised(objective: FSDPModule) -> Iterator[None]:
         objective.set_requires_gradient_sync(True)
 
 
-def whole(state: Any) -> Any:
-    """A state (nested dicts, lists, tensors) with every sharded tensor whole; all processes must ask together."""
-    if isinstance(state, DTensor):
-        return state.full_tensor()
-    if isinstance(state, Mapping):
-        return {key: whole(value) for key, value in state.items()}
-    if isinstance(state, list):
-        return [whole(value) for value in state]
-    return state
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's weights, those that are sharded gathered in every process; all must ask together."""
+    return cast("dict[str, Tensor]", get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
 
 
 def is_sharded(model: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
-
-
-def load_whole(model: nn.Module, weights: Mapping[str, Tensor], optimizers: Iterable[torch.optim.Optimizer]) -> None:
-    """Loads whole weights into a model, sharded or not, and shards the state that its optimizers have just loaded."""
-    own = model.state_dict()
-    model.load_state_dict({name: _as_sharded(weight, own[name]) for name, weight in weights.items()})
-    for optimizer in optimizers:
-        for parameter, state in optimizer.state.items():
-            state.update({key: _as_sharded(value, parameter) for key, value in state.items()})
-
-
-def _as_sharded(value: Any, like: Tensor) -> Any:
-    """A whole tensor, sharded as `like` is where both have one shape; anything else as it is."""
-    if isinstance(like, DTensor) and isinstance(value, Tensor) and value.shape == like.shape:
-        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
-    return value

@@ -13,6 +13,7 @@ from shortrun.tokens.tokenizer import Tokenizer
 from shortrun.train.checkpoints import newest_checkpoint, whole_checkpoints
 from shortrun.train.device import choose_device, keep_freed_memory, make_repeatable
 from shortrun.train.folder import RunFolder
+from shortrun.train.state import load_weights
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,6 @@ def _load(folder: RunFolder, every: bool) -> list[Trained]:
     models = []
     for checkpoint in checkpoints:
         model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos)
-        model.load_state_dict(checkpoint.weights())
+        load_weights(model, checkpoint)
         models.append(Trained(recipe, tokenizer, model.to(device).eval(), checkpoint.progress.step))
     return models
