@@ -257,6 +257,8 @@ def of_growth(turns: int, device: str) -> list[dict[str, Any]]:
         rows.append(
             {
                 "what": f"width {width}, vocabulary {vocabulary:,}: {parameters:,} parameters",
+                "width": width,
+                "vocabulary": vocabulary,
                 "ours": statistics.median(rates),
                 "min": min(rates),
                 "max": max(rates),
@@ -268,13 +270,31 @@ def of_growth(turns: int, device: str) -> list[dict[str, Any]]:
     return rows
 
 
+def of_corpus(turns: int, device: str) -> list[dict[str, Any]]:  # noqa: ARG001
+    """Memory during the steps against the number of titles, on the CPU: what the batches keep, tokens being on disk."""
+    rows = []
+    for titles in (10_000, 100_000, 500_000, 5_000_000):
+        command = [sys.executable, str(HERE / "corpus_growth.py"), f"--titles={titles}"]
+        found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        rows.append(
+            {
+                "what": f"corpus of {titles:,} titles: {found['seconds_to_encode']} s to encode, "
+                f"{found['batch_ms']:.2f} ms a batch",
+                "titles": titles,
+                "ours": found["most_in_steps_mb"],
+                "unit": "MB",
+            }
+        )
+    return rows
+
+
 def of_memory(turns: int, device: str) -> list[dict[str, Any]]:
     """The same step under a memory limit, taken in parts, against the plain implementation in float32."""
     rows = []
     for precision in ("bfloat16", "float32"):
-        options = {"precision": precision, "device": device, "memory-limit": 2.2}
+        options = {"precision": precision, "device": device, "memory-limit": 1.5}
         parts, plain = take_turns([Contestant("ours", options), Contestant("plain", {"device": device})], turns)
-        rows.append(against(f"step in {precision} under 2.2 GB / plain in float32", parts, plain))
+        rows.append(against(f"step in {precision} under 1.5 GB / plain in float32", parts, plain))
     return rows
 
 
@@ -287,6 +307,7 @@ PARTS = {
     "inside": of_inside,
     "compile": of_compile,
     "growth": of_growth,
+    "corpus": of_corpus,
 }
 
 
@@ -298,7 +319,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     memory = ""
     if "peak_ratio" in row:
         memory = f"{row['ours_peak_gb']:.2f} / {row['peer_peak_gb']:.2f} GB = {row['peak_ratio']:.0%}"
-    elif "ours_peak_gb" in row:
+    elif "estimated_gb" in row:
         memory = f"{row['ours_peak_gb']:.2f} GB, estimated {row['estimated_gb']:.2f}"
     spread = f"{row['ratio']:.2f} ({row['min']:.2f} to {row['max']:.2f})" if "ratio" in row else ""
     peer = f"{row['peer']:.4g}" if "peer" in row else ""

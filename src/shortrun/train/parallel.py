@@ -3,9 +3,9 @@
     torchrun --nproc-per-node 2 -m shortrun train RECIPE ...
 
 One global batch, whatever the number of processes: each takes its share of the rows, gradients are summed over all
-targets, and every process then takes the same step. Only the first process writes. With `train.parallel = "data"` each
-holds the whole model (DistributedDataParallel), with "sharded" its share of the weights and of the optimizer's state
-(FSDP2, `fully_shard`). A run goes on with any number of processes (`train/state.py`).
+targets, and every process then takes the same step. Only the first process writes, but for the shards of checkpoints
+(`train/state.py`). With `train.parallel = "data"` each holds the whole model (DistributedDataParallel), with "sharded" its
+share of the weights and of the optimizer's state (FSDP2, `fully_shard`). A run goes on with any number of processes.
 """
 
 from __future__ import annotations
