@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shortrun.cli import run
+from shortrun.cli.commands import run
 from shortrun.errors import UserError
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer

@@ -182,7 +182,7 @@ def test_help_is_worth_reading_and_needs_no_torch() -> None:
     assert "--model.n-layer" in text
     for command in ("resume", "eval", "sample", "recipes"):
         assert "usage:" in succeeded(command, "--help")
-    code = "import sys, shortrun.cli as c; c.run(['train', '--help'])"
+    code = "import sys, shortrun.cli.commands as c; c.run(['train', '--help'])"
     probe = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, timeout=60, check=False
     )

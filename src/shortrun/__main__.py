@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    from shortrun.cli import run
+    from shortrun.cli.commands import run
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 must not end a run

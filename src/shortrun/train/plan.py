@@ -56,7 +56,7 @@ def plan(recipe: Recipe, gpus: int = 0) -> dict[str, Any]:
         "tokens": tokens,
         "passes_per_step": passes_per_step(recipe),
         "flops": flops,
-        "processes": processes,
+        "gpus": gpus,
         "rows_at_once": rows,
         "memory_bytes": {**memory, "total": sum(memory.values())},
         "flops_per_second": rate,

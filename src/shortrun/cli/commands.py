@@ -1,0 +1,224 @@
+"""The command line: one thin function per command, each a few calls into the rooms.
+
+Results go to standard output, progress and messages to standard error; with --json, standard output holds one JSON
+object and nothing else. Exit codes: 0 done, 1 stopped by something foreseeable (a full disk, a diverged run), 2 a
+mistake in what was asked for, 130 and 143 interrupted. Torch is only imported by the commands that compute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from shortrun import __version__
+from shortrun.cards import technique_cards
+from shortrun.cli.options import Common, Eval, RecipesShow, Resume, Sample, positive, recipe_command
+from shortrun.cli.output import (
+    is_first_process,
+    show_data,
+    show_evaluation,
+    show_pairs,
+    show_plan,
+    show_run,
+    show_techniques,
+    visible,
+)
+from shortrun.errors import ShortrunError, UserError, did_you_mean
+from shortrun.recipe_file import load_recipe, recipe_path, shipped_recipes, to_toml
+
+USAGE = f"""shortrun {__version__}: train the best small language model a small corpus allows, and prove it.
+
+usage: shortrun COMMAND ...
+
+  train RECIPE        train a recipe into a new run folder; RECIPE is a shipped name or a TOML file
+  resume RUN          go on with a run, to the same end bit for bit
+  eval RUN            score a run's model on its validation titles or on others
+  sample RUN          write new titles with a run's model
+  recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
+  plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
+  techniques          list what a recipe can switch on, each with its card
+  data info RECIPE    what a recipe's data is: counts, splits, duplicates, fingerprints
+
+`shortrun COMMAND --help` explains a command. Start with `shortrun train quickstart`."""
+
+
+def run(argv: list[str]) -> int:
+    """Runs one command line; returns the exit code."""
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "train": _train,
+        "resume": _resume,
+        "eval": _eval,
+        "sample": _sample,
+        "recipes": _recipes,
+        "plan": _plan,
+        "techniques": _techniques,
+        "data": _data,
+    }
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        if argv[0] not in commands:
+            raise UserError(f"There is no command '{argv[0]}': {did_you_mean(argv[0], commands)}")
+        commands[argv[0]](argv[1:])
+    except ShortrunError as error:
+        # what every process meets, one of them says: what was asked for, before they joined, and what is shared
+        if is_first_process() or (error.process is not None and not error.shared):
+            where = f" (process {error.process})" if error.process else ""
+            Console(stderr=True, highlight=False).print(f"shortrun{where}: {error}", markup=False, soft_wrap=True)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"shortrun: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("shortrun: interrupted before there was anything to save", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(argv: list[str]) -> None:
+    options, recipe = recipe_command(
+        "train",
+        "Train a recipe into a new run folder.\n\nA value comes from the defaults, then the recipe file, then the command "
+        "line, each overriding the one before; the defaults shown here are the recipe's.",
+        argv,
+        {
+            "out": (Path, "The run folder to make; left out, runs/<recipe>-<seed>."),
+            "max_steps": (int, "Stop after this many steps of the same run; `resume` goes on with it."),
+            "seed": (int, "Short for --train.seed."),
+        },
+    )
+    from shortrun.train.folder import free_path
+    from shortrun.train.loop import train
+
+    path = options.out or free_path(Path("runs") / f"{recipe_path(options.recipe).stem}-{recipe.train.seed}")
+    scores = train(recipe, path, positive(options.max_steps, "--max-steps"))
+    show_run(scores, options.json)
+
+
+def _resume(argv: list[str]) -> None:
+    options = tyro.cli(Resume, prog="shortrun resume", args=argv)
+    from shortrun.train.loop import resume
+
+    scores = resume(options.run, positive(options.max_steps, "--max-steps"))
+    show_run(scores, options.json)
+
+
+def _eval(argv: list[str]) -> None:
+    options = tyro.cli(Eval, prog="shortrun eval", args=argv)
+    from shortrun.text.sources import titles_from_files
+    from shortrun.train.folder import RunFolder
+    from shortrun.view.heldout import evaluate_run
+
+    if options.data.path and options.split:
+        raise UserError("--split names one of the run's own splits, --data.path other titles: give one of them")
+    titles = None
+    if options.data.path:
+        normalise = RunFolder.open(options.run).recipe().data.normalise  # as its own titles were
+        titles = titles_from_files(options.data.path, options.data.column, normalise).titles
+    result = evaluate_run(
+        options.run, titles, split=options.split or "validation", every=options.all, show=options.show
+    )
+    if options.json:
+        print(json.dumps(result))
+        return
+    show_evaluation(options.run, result)
+
+
+def _plan(argv: list[str]) -> None:
+    options, recipe = recipe_command(
+        "plan",
+        "Estimate what training a recipe will take, without reading any data.",
+        argv,
+        {"gpus": (int, "Plan for this many GPUs; left out, for this machine's CPU.")},
+    )
+    from shortrun.train.plan import plan
+
+    found = plan(recipe, positive(options.gpus, "--gpus") or 0)
+    if options.json:
+        print(json.dumps(found))
+        return
+    show_plan(options.recipe, found)
+
+
+def _sample(argv: list[str]) -> None:
+    options = tyro.cli(Sample, prog="shortrun sample", args=argv)
+    from shortrun.train.trained import load_trained
+
+    if not 0 <= options.seed < 2**63:
+        raise UserError(f"--seed {options.seed} must be at least 0 and below 2^63")
+    try:
+        options.prefix.encode()
+    except UnicodeEncodeError:
+        raise UserError("--prefix is not valid UTF-8 text") from None
+    if not 0 <= options.temperature < math.inf:
+        raise UserError(f"--temperature {options.temperature} must be a number from 0")
+    trained = load_trained(options.run)
+    titles = trained.sample(
+        prefix=options.prefix,
+        count=positive(options.n, "--n") or 0,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    print(json.dumps({"titles": titles}) if options.json else "\n".join(map(visible, titles)))
+
+
+def _recipes(argv: list[str]) -> None:
+    if argv and argv[0] == "show":
+        shown = tyro.cli(RecipesShow, prog="shortrun recipes show", args=argv[1:])
+        recipe = load_recipe(shown.recipe)
+        print(json.dumps(recipe.model_dump(mode="json")) if shown.json else to_toml(recipe, explain=True), end="")
+        return
+    options = tyro.cli(Common, prog="shortrun recipes", description="List the shipped recipes.", args=argv)
+    about = {
+        name: path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+        for name, path in shipped_recipes().items()
+    }
+    if options.json:
+        print(json.dumps({"recipes": about}))
+    else:
+        show_pairs("shipped recipes: shortrun train NAME", about)
+
+
+def _techniques(argv: list[str]) -> None:
+    about = "List the techniques that a recipe can switch on, with their switches and costs."
+    options = tyro.cli(Common, prog="shortrun techniques", description=about, args=argv)
+    cards = technique_cards()
+    if options.json:
+        print(json.dumps({"techniques": [dataclasses.asdict(card) for card in cards]}))
+        return
+    show_techniques(cards)
+
+
+def _data(argv: list[str]) -> None:
+    if not argv or argv[0] != "info":
+        if argv and argv[0] not in ("-h", "--help"):
+            raise UserError(f"There is no command 'data {argv[0]}': {did_you_mean(argv[0], ['info'])}")
+        print("usage: shortrun data info RECIPE [--data.path FILE ...] [--json]")
+        return
+    options, recipe = recipe_command(
+        "data info",
+        "Show what a recipe's data is: counts, splits, duplicates, what cleaning changed, fingerprints.",
+        argv[1:],
+        {},
+    )
+    from shortrun.text.corpus import load_corpus
+
+    manifest = load_corpus(recipe.data).manifest
+    if options.json:
+        print(json.dumps(manifest))
+        return
+    show_data(manifest)

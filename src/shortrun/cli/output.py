@@ -1,0 +1,152 @@
+"""What a person sees: tables, numbers and titles on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from shortrun.cards import CARDS, Card
+
+
+def show_run(scores: dict[str, Any], as_json: bool) -> None:
+    """The end of a run: its losses, five titles, and where it lies."""
+    if not is_first_process():
+        return
+    if as_json:
+        print(json.dumps(scores))
+        return
+    from shortrun.train.trained import load_trained
+
+    rows = {
+        "loss (nats per character)": f"{scores['loss']:.4f}",
+        "official loss, coverage": f"{scores['official_loss']:.4f}, {scores['coverage']:.1%} of the targets scored"
+        if scores["coverage"]
+        else "none: the validation titles are shorter than one span",
+        "bits per byte": f"{scores['bits_per_byte']:.4f}",
+        "perplexity (per token)": perplexity(scores),
+    }
+    if "floor" in scores:
+        rows["floor of this corpus"] = f"{scores['floor']:.4f}; the loss is {scores['excess']:.4f} above it"
+    if scores["tuning_loss"] is not None:
+        rows["tuning loss"] = f"{scores['tuning_loss']:.4f}"
+    rows["budget"] = (
+        f"{scores['steps']:,} steps, {scores['epochs']:g} epochs, {scores['tokens']:,} tokens, {scores['flops']:.3g} FLOP, "
+        f"{scores['seconds']:.0f} s, {scores['tokens_per_second'] or 0:,.0f} tokens/s"
+    )
+    show_pairs("scores" if scores["complete"] else f"scores after {scores['steps']} steps (not finished)", rows)
+    print("\nfive titles it writes:")
+    for title in load_trained(Path(scores["run"])).sample(prefix="", count=5, temperature=1.0, seed=0):
+        shown = visible(title)
+        print(f"  {shown[:200]}{'…' * (len(shown) > 200)}")
+    print(f"\nrun folder: {scores['run']}")
+
+
+def show_evaluation(run: Path, result: dict[str, Any]) -> None:
+    """Losses of each checkpoint, and the titles at either end."""
+    table = Table(title=f"{run}: {result['titles']:,} titles", title_justify="left")
+    for heading in (
+        "step",
+        "loss",
+        "95 % interval",
+        "official",
+        "coverage",
+        "exp(official)",
+        "bits/byte",
+        "perplexity",
+    ):
+        table.add_column(heading, justify="right")
+    for row in result["checkpoints"]:
+        low, high = row["interval"]
+        table.add_row(
+            str(row["step"]),
+            f"{row['loss']:.4f}",
+            f"{low:.4f} to {high:.4f}",
+            f"{row['official_loss']:.4f}",
+            f"{row['coverage']:.1%}",
+            "too large" if row["exp_loss"] is None else f"{row['exp_loss']:.4f}",
+            f"{row['bits_per_byte']:.4f}",
+            perplexity(row),
+        )
+    show(table)
+    share = result["share_in_training"]
+    print("the training titles can't be read any more" if share is None else f"{share:.2%} of them were trained on too")
+    for kind in ("hardest", "easiest"):
+        print(f"\n{kind} titles (nats per character):")
+        for title in result[kind]:
+            print(f"  {title['loss']:.3f}  {visible(title['title'])}")
+
+
+def show_plan(recipe: str, found: dict[str, Any]) -> None:
+    memory = {part: f"{size / 1e9:.2f} GB" for part, size in found["memory_bytes"].items()}
+    where = f"each of {found['gpus']} GPUs" if found["gpus"] else "the CPU"
+    show_pairs(
+        f"plan for {recipe} on {where}",
+        {
+            "parameters": f"{found['parameters']:,}",
+            "tokens, steps": f"about {found['tokens']:,} targets in {found['steps']:,} steps",
+            "memory": f"about {memory.pop('total')}: " + ", ".join(f"{part} {size}" for part, size in memory.items()),
+            "arithmetic": f"{found['flops']:.3g} FLOP, {found['passes_per_step']} forward and backward passes a step",
+            "time": f"about {duration(found['seconds'])} at {found['flops_per_second'] / 1e9:,.0f} GFLOP/s "
+            f"({found['flops_per_second_from']})",
+        },
+    )
+
+
+def show_techniques(cards: list[Card]) -> None:
+    table = Table("technique", "switch", "cost", title=f"techniques; their cards are in {CARDS}", title_justify="left")
+    for card in cards:
+        table.add_row(card.title, "\n".join(card.switches), card.cost)
+    show(table)
+
+
+def show_data(manifest: dict[str, Any]) -> None:
+    """Counts and fingerprints of the splits, duplicates, and what cleaning changed."""
+    table = Table(title=f"{manifest['source']}, sha256 {manifest['sha256']}")
+    for heading in ("split", "titles", "characters", "bytes", "repeated inside", "sha256"):
+        table.add_column(heading, justify="right" if heading not in ("split", "sha256") else "left")
+    for name, split in manifest["splits"].items():
+        numbers = (split[key] for key in ("titles", "characters", "bytes", "duplicates_inside"))
+        table.add_row(name, *(f"{number:,}" for number in numbers), split["sha256"][:12])
+    show(table)
+    for name, count in {**manifest["duplicates_across"], **manifest["cleaning"]}.items():
+        print(f"{name.replace('_', ' ')}: {count:,}")
+
+
+def show_pairs(title: str, rows: dict[str, str]) -> None:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    show(table)
+
+
+def show(table: Table) -> None:
+    """Prints a table as wide as the terminal, and wide enough for every column where there is none."""
+    terminal = sys.stdout.isatty()
+    Console(highlight=False, width=None if terminal else 140).print(table)
+
+
+def duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
+
+
+def perplexity(scores: dict[str, Any]) -> str:
+    return "too large" if scores["perplexity"] is None else f"{scores['perplexity']:.2f}"
+
+
+def visible(title: str) -> str:
+    """The title with control characters escaped, so that what a model writes can't steer a terminal."""
+    return "".join(
+        c if c.isprintable() or c == "\N{ZERO WIDTH JOINER}" else c.encode("unicode_escape").decode() for c in title
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this process, of those that torchrun may have started, is the one that speaks."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
