@@ -23,7 +23,8 @@ SPEED, MEMORY = "#1f6fb2", "#c2571a"
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> None:
-    """One panel each for width, vocabulary and titles; speed and memory have an axis each, all from zero."""
+    """One panel each for width, vocabulary and titles, on the CPU; speed and memory have an axis each, all from zero."""
+    rows = [row for row in rows if row["device"] == "cpu"]
     grown = [row for row in rows if "width" in row]
     matplotlib.rcParams.update(
         {"svg.fonttype": "none", "svg.hashsalt": "shortrun", "font.size": 9, "axes.spines.top": False}
@@ -33,6 +34,8 @@ def draw(rows: list[dict[str, Any]], out: Path) -> None:
     both(panels[0], "width", [row for row in grown if row["vocabulary"] == 16_000])
     both(panels[1], "vocabulary", [row for row in grown if row["width"] == 512])
     corpus = sorted((row for row in rows if "titles" in row), key=lambda row: row["titles"])
+    if not grown or not corpus:
+        raise SystemExit("measure first: python benchmarks/run.py --only growth, and --only corpus")
     panels[2].plot([row["titles"] for row in corpus], [row["ours"] / 1000 for row in corpus], "s-", color=MEMORY)
     x_axis(panels[2], "titles", [row["titles"] for row in corpus])
     panels[2].set_ylabel("memory without the model, GB", color=MEMORY)

@@ -118,7 +118,11 @@ def ours(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
         x, y = another()
         return take(Batch(x, y, y.numel(), None), 1.0, (0, count)).loss  # type: ignore[arg-type]
 
-    return step, {"parameters": model.count_parameters(), "flops": model.flops_per_token() * x_tokens(options)}
+    return step, {
+        "rows": rows,
+        "parameters": model.count_parameters(),
+        "flops": model.flops_per_token() * x_tokens(options),
+    }
 
 
 def x_tokens(options: argparse.Namespace) -> int:

@@ -252,7 +252,10 @@ def of_growth(turns: int, device: str) -> list[dict[str, Any]]:
         )
         parameters = int(ours.facts["parameters"])
         estimate = (
-            PROCESS + state_bytes(parameters, recipe) + 64 * activation_bytes(recipe) + loss_bytes(recipe, vocabulary)
+            PROCESS
+            + state_bytes(parameters, recipe)
+            + int(ours.facts["rows"]) * activation_bytes(recipe)
+            + loss_bytes(recipe, vocabulary)
         )
         rows.append(
             {
@@ -278,9 +281,10 @@ def of_corpus(turns: int, device: str) -> list[dict[str, Any]]:  # noqa: ARG001
         found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
         rows.append(
             {
-                "what": f"corpus of {titles:,} titles: {found['seconds_to_encode']} s to encode, "
-                f"{found['batch_ms']:.2f} ms a batch",
+                "what": f"corpus of {titles:,} titles, without a model",
                 "titles": titles,
+                "seconds_to_encode": found["seconds_to_encode"],
+                "batch_ms": found["batch_ms"],
                 "ours": found["most_in_steps_mb"],
                 "unit": "MB",
             }
@@ -299,9 +303,9 @@ def of_memory(turns: int, device: str) -> list[dict[str, Any]]:
 
 
 PARTS = {
-    "memory": of_memory,
     "plain": of_plain,
     "peers": of_peers,
+    "memory": of_memory,
     "muon": of_muon,
     "rdrop": of_rdrop,
     "inside": of_inside,
@@ -311,7 +315,7 @@ PARTS = {
 }
 
 
-HEADINGS = ("what", "ours", "peer", "unit", "ratio (min to max)", "peak memory")
+HEADINGS = ("what", "ours", "peer", "unit", "ratio (min to max)", "peak memory, or more")
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -321,6 +325,8 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         memory = f"{row['ours_peak_gb']:.2f} / {row['peer_peak_gb']:.2f} GB = {row['peak_ratio']:.0%}"
     elif "estimated_gb" in row:
         memory = f"{row['ours_peak_gb']:.2f} GB, estimated {row['estimated_gb']:.2f}"
+    elif "batch_ms" in row:
+        memory = f"a batch {row['batch_ms']:.2f} ms, to encode {row['seconds_to_encode']:.1f} s"
     spread = f"{row['ratio']:.2f} ({row['min']:.2f} to {row['max']:.2f})" if "ratio" in row else ""
     peer = f"{row['peer']:.4g}" if "peer" in row else ""
     return row["what"], f"{row['ours']:.4g}", peer, row["unit"], spread, memory
@@ -353,7 +359,9 @@ def main() -> None:
         raise SystemExit(f"no part's name contains {options.only!r}; there are {', '.join(PARTS)}")
     when, here = datetime.now(UTC).isoformat(timespec="seconds"), machine(options.device)
     for name, part in chosen.items():
-        rows += [{**row, "device": options.device, "when": when} for row in part(options.turns, options.device)]
+        rows += [
+            {**row, "part": name, "device": options.device, "when": when} for row in part(options.turns, options.device)
+        ]
         print(f"{name}: done", file=sys.stderr)
     table = Table(title="shortrun beside others", title_justify="left")
     for heading in HEADINGS:
@@ -362,10 +370,10 @@ def main() -> None:
         table.add_row(*cells(row))
     Console(width=None if sys.stdout.isatty() else 150).print(table)
     machines = {options.device: here}
-    if options.out.exists():  # what was not measured now stays as it was
+    if options.out.exists():  # the parts not measured now stay as they were
         before = json.loads(options.out.read_text())
-        measured = {(row["what"], row["device"]) for row in rows}
-        rows = [row for row in before["rows"] if (row["what"], row.get("device", "cpu")) not in measured] + rows
+        rows += [row for row in before["rows"] if row["part"] not in chosen or row["device"] != options.device]
+        rows.sort(key=lambda row: (row["device"], list(PARTS).index(row["part"])))
         machines = before.get("machines", {}) | machines
     options.out.write_text(json.dumps({"machines": machines, "rows": rows}, indent=1) + "\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
+from shortrun.errors import UserError
 from shortrun.recipe import Recipe
 from shortrun.train.checkpoints import newest_checkpoint
 from shortrun.train.folder import RunFolder
 from shortrun.train.loop import resume, train
-from shortrun.train.state import require_all_shards
+from shortrun.train.shards import load_shards, require_all_shards, save_shards
 from tests.conftest import ROOT, tiny_recipe, tiny_values
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -146,6 +149,25 @@ def test_shards_that_did_not_arrive_are_an_error(titles_file: Path, tmp_path: Pa
     assert newest is not None
     assert newest.progress.step == 1
     assert "__0_0.distcp can't be read" in damaged[0]
+
+
+def test_shards_bring_no_code_along(tmp_path: Path) -> None:
+    """Metadata and values of somebody else's run are pickles: one that would make a file is refused, and makes none."""
+
+    class Bad:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "made",)
+
+    save_shards({"weights": {"w": torch.ones(2)}, "lr": Bad()}, tmp_path / "value")
+    with pytest.raises(UserError, match=r"value can't be read"):
+        load_shards({"weights": {"w": torch.zeros(2)}, "lr": 0.0}, tmp_path / "value")
+    save_shards({"weights": {"w": torch.ones(2)}}, tmp_path / "metadata")
+    (tmp_path / "metadata" / ".metadata").write_bytes(pickle.dumps(Bad()))
+    with pytest.raises(UserError, match="which does not belong there"):
+        load_shards({"weights": {"w": torch.zeros(2)}}, tmp_path / "metadata")
+    assert not (tmp_path / "made").exists()
+    with pytest.raises(FileNotFoundError):
+        load_shards({"weights": {"w": torch.zeros(2)}}, tmp_path / "nowhere")
 
 
 def test_a_killed_process_ends_the_run_with_a_message_and_a_checkpoint(tmp_path: Path, titles_file: Path) -> None:

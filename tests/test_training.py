@@ -301,7 +301,7 @@ def test_resuming_keeps_the_number_of_threads(titles_file: Path, tmp_path: Path)
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(stopped: Path) -> None:
-    log = MetricsLog(RunFolder.open(stopped), (stopped / "metrics.jsonl").stat().st_size)
+    log = MetricsLog(RunFolder.open(stopped))
     done = start(["resume", str(stopped)])
     _, errors = done.communicate(timeout=60)
     assert done.returncode == 2
@@ -320,6 +320,19 @@ def test_when_every_checkpoint_is_damaged_nothing_is_overwritten(stopped: Path) 
     (stopped / "manifest.json").write_text("{}")
     with pytest.raises(UserError, match="it lacks data, machine, recipe, tokenizer"):
         resume(stopped)
+
+
+def test_damaged_later_checkpoints_do_not_push_out_the_new_one(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(the_recipe(whole("shuffled")), run, max_steps=2)
+    for later in ("0000006", "0000007"):
+        shutil.copytree(run / "checkpoints" / "0000002", run / "checkpoints" / later)
+        (run / "checkpoints" / later / "model.safetensors").write_bytes(b"cut off")
+    resume(run, max_steps=4)
+    newest, damaged = newest_checkpoint(RunFolder.open(run))
+    assert newest is not None
+    assert newest.progress.step == 4
+    assert len(damaged) == 2
 
 
 @pytest.mark.parametrize("parallel", ["data", "sharded"])

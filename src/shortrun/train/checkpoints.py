@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 
 from shortrun.errors import UserError
 from shortrun.train.folder import RunFolder, read_json, write_json
-from shortrun.train.parallel import Processes
+from shortrun.train.parallel import Processes, lost_another
+from shortrun.train.shards import METADATA
 
 KEEP_LAST = 2
 WEIGHTS, STATE = "model.safetensors", "state.pt"
@@ -78,6 +80,8 @@ def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path
         for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
             files[path.relative_to(temporary).as_posix()] = _sha256(path)
             _sync(path)
+        for path in temporary.rglob("*/"):
+            _sync(path)
         write_json(temporary / "checkpoint.json", {"progress": asdict(progress), "files": files})
         _sync(temporary)
         if final.exists():  # a damaged one of the same step, being taken again
@@ -89,9 +93,12 @@ def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path
         RuntimeError,
         SafetensorError,
     ) as error:  # torch and safetensors report a full disk in their own ways
-        shutil.rmtree(temporary, ignore_errors=True)
+        if processes.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, torch.OutOfMemoryError) or (processes.size > 1 and lost_another(error)):
+            raise
         raise OSError(f"the checkpoint of step {progress.step}: {error}") from error
-    _prune(folder)
+    _prune(folder, final)
 
 
 def newest_checkpoint(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
@@ -119,7 +126,7 @@ def _verified(path: Path) -> Checkpoint:
     try:
         progress = Progress(**record["progress"])
         files: dict[str, str] = record["files"]
-        if not {WEIGHTS, STATE} <= files.keys() and f"{SHARDS}/.metadata" not in files:
+        if not {WEIGHTS, STATE} <= files.keys() and f"{SHARDS}/{METADATA}" not in files:
             raise KeyError
     except (KeyError, TypeError, AttributeError):
         raise UserError("checkpoint.json does not say what it should") from None
@@ -133,11 +140,12 @@ def _verified(path: Path) -> Checkpoint:
     return Checkpoint(path, progress)
 
 
-def _prune(folder: RunFolder) -> None:
-    """Removes all but the last two checkpoints and the best, and what a killed process left half written."""
+def _prune(folder: RunFolder, last: Path) -> None:
+    """Removes all up to `last` but it, the one before it and the best, and what a killed process left half written. Later
+    ones are damaged, or the run would have gone on from them."""
     for unfinished in folder.checkpoints.glob("*.tmp"):
         shutil.rmtree(unfinished)
-    paths = sorted(_checkpoint_paths(folder))
+    paths = sorted(path for path in _checkpoint_paths(folder) if path <= last)
     losses = {path: loss for path in paths if (loss := _selection_loss(path)) is not None}
     best = min(losses, key=lambda path: losses[path], default=None)
     for path in paths[:-KEEP_LAST]:

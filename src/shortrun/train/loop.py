@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -27,8 +27,8 @@ from shortrun.train.assembly import Assembly, assemble
 from shortrun.train.checkpoints import Checkpoint, Progress, best_selection_loss, newest_checkpoint, save_checkpoint
 from shortrun.train.display import Display
 from shortrun.train.folder import RunFolder, require_free, write_json
-from shortrun.train.metrics import MetricsLog, NoLog, log_beginning
-from shortrun.train.parallel import is_sharded, joined, lost_another, whole_weights
+from shortrun.train.metrics import MetricsLog, NoLog, log_beginning, metrics_log
+from shortrun.train.parallel import is_sharded, joined, lost_another, whole_weights, without_another
 from shortrun.train.state import read_state, write_state
 from shortrun.train.summary import Evaluation, summarise
 
@@ -58,10 +58,12 @@ def train(recipe: Recipe, path: Path, max_steps: int | None = None) -> dict[str,
     with joined(recipe.train.device) as processes:
         path = processes.firsts(path)
         if not processes.first:
-            return _Loop(assemble(recipe, processes), RunFolder(path)).run(max_steps)
+            return _Loop(assemble(recipe, processes), RunFolder(path), NoLog()).run(max_steps)
         with _new_folder(path):
             parts = assemble(recipe, processes)
-        return _Loop(parts, RunFolder.create(path, recipe, parts.tokenizer, parts.manifest)).run(max_steps)
+        folder = RunFolder.create(path, recipe, parts.tokenizer, parts.manifest)
+        with closing(MetricsLog(folder)) as log:
+            return _Loop(parts, folder, log).run(max_steps)
 
 
 @contextmanager
@@ -89,11 +91,13 @@ def resume(path: Path, max_steps: int | None = None) -> dict[str, Any]:
     folder = RunFolder.open(path)
     recipe = folder.recipe()
     folder.checkpoints.mkdir(exist_ok=True)
-    checkpoint, notes = newest_checkpoint(folder)
-    if checkpoint is None and notes:
-        raise UserError("\n".join([*notes, "No whole checkpoint is left to resume from; train the recipe anew."]))
     machine = folder.manifest()["machine"]
-    with joined(recipe.train.device) as processes:
+    # the log first: who holds it is the only one to make checkpoints
+    with joined(recipe.train.device) as processes, closing(metrics_log(folder, processes)) as log:
+        checkpoint, notes = newest_checkpoint(folder)
+        if checkpoint is None and notes:
+            raise UserError("\n".join([*notes, "No whole checkpoint is left to resume from; train the recipe anew."]))
+        processes.require_same("newest checkpoint", checkpoint.path.name if checkpoint else "none")
         as_many = machine.get("processes", 1) == processes.size
         parts = assemble(recipe, processes, folder.tokenizer(), threads=machine["threads"] if as_many else None)
         folder.require_same_data(parts.manifest["data"])
@@ -106,7 +110,7 @@ def resume(path: Path, max_steps: int | None = None) -> dict[str, Any]:
         for part, now in parts.manifest["machine"].items():
             if part not in ("platform", "processes", "device_reason") and machine.get(part, now) != now:
                 notes.append(f"{part} was {machine[part]} and is {now}: the end may differ in its last bits")
-        return _Loop(parts, folder, checkpoint, notes).run(max_steps)
+        return _Loop(parts, folder, log, checkpoint, notes).run(max_steps)
 
 
 class _Loop:
@@ -116,10 +120,11 @@ class _Loop:
         self,
         parts: Assembly,
         folder: RunFolder,
+        log: MetricsLog,
         checkpoint: Checkpoint | None = None,
         notes: list[str] | None = None,
     ) -> None:
-        self.parts, self.folder = parts, folder
+        self.parts, self.folder, self.log = parts, folder, log
         self.notes = [*(notes or []), *parts.notes]
         self.at = Progress(step=0, tokens=0, seconds=0.0, step_seconds=0.0, metrics_bytes=0, selection_loss=None)
         self.titles_seen = np.zeros(len(parts.corpus.train.titles), dtype=np.int64)
@@ -129,7 +134,7 @@ class _Loop:
         batches, settings = parts.batches, parts.recipe.train
         self.eval_interval = max(batches.steps_per_epoch // settings.evals_per_epoch, 1)
         self.processes = parts.processes
-        self.log = MetricsLog(folder, self.at.metrics_bytes) if self.processes.first else NoLog()
+        self.log.go_on(self.at.metrics_bytes)
         self.display = Display(batches.total_steps, self.at.step, settings.log_every, quiet=not self.processes.first)
         self.best = best_selection_loss(folder)
         self.eval_seconds = 0.0
@@ -155,17 +160,14 @@ class _Loop:
             if self.processes.size == 1 or not lost_another(error):
                 raise
             raise ShortrunError(
-                f"Process {self.processes.rank} of {self.processes.size} can't go on: another one has ended or can't be "
-                f"reached ({str(error).splitlines()[0]}). {_last_good(self.folder)}; `shortrun resume {self.folder.path}` "
-                "goes on from there, with any number of processes"
+                f"{without_another(error)}. {_last_good(self.folder)}; `shortrun resume {self.folder.path}` goes on from "
+                "there, with any number of processes"
             ) from error
         except OSError as error:
             raise ShortrunError(
                 f"The run folder could not be written ({error}). {_last_good(self.folder)}; with room made, "
                 f"`shortrun resume {self.folder.path}` goes on from there"
             ) from error
-        finally:
-            self.log.close()
         return scores
 
     def _take_steps(self, last: int) -> Evaluation | None:
@@ -280,7 +282,8 @@ class _Loop:
             official=parts.validation.official_loss(model, block_size=block, batch_size=rows, share=share),
             tuning=parts.tuning.loss(model, batch_tokens=batch_tokens, share=share) if parts.tuning else None,
         )
-        if not math.isfinite(evaluation.titles.nats + evaluation.official.nats):
+        tuning = evaluation.tuning.nats if evaluation.tuning else 0.0
+        if not math.isfinite(evaluation.titles.nats + evaluation.official.nats + tuning):
             raise Diverged(
                 f"After step {self.at.step} the model's loss is no longer a number. {_last_good(self.folder)}. "
                 "A lower optim.lr or optim.grad_clip usually helps."

@@ -12,22 +12,27 @@ from typing import Any, BinaryIO
 from shortrun.errors import UserError
 from shortrun.train.assembly import Assembly
 from shortrun.train.folder import RunFolder
+from shortrun.train.parallel import Processes
 
 
 class MetricsLog:
     """Appends events to metrics.jsonl under Mainrun's event names."""
 
-    def __init__(self, folder: RunFolder, keep_bytes: int) -> None:
-        """Drops what stands beyond `keep_bytes`: lines of steps after the checkpoint, which will be taken again."""
+    def __init__(self, folder: RunFolder) -> None:
+        """Makes this the only process that trains the run, until `close`."""
         folder.metrics_file.touch()
-        there = folder.metrics_file.stat().st_size
-        if there < keep_bytes:
-            raise UserError(
-                f"{folder.metrics_file} has lost lines: it held {keep_bytes:,} bytes at the checkpoint and holds {there:,} "
-                "now; bring it back to resume"
-            )
+        self._path = folder.metrics_file
         self._file = folder.metrics_file.open("r+b")
         _lock(self._file, folder)
+
+    def go_on(self, keep_bytes: int) -> None:
+        """Drops what stands beyond `keep_bytes`: lines of steps after the checkpoint, which will be taken again."""
+        there = self._path.stat().st_size
+        if there < keep_bytes:
+            raise UserError(
+                f"{self._path} has lost lines: it held {keep_bytes:,} bytes at the checkpoint and holds {there:,} "
+                "now; bring it back to resume"
+            )
         self._file.truncate(keep_bytes)
         self._file.seek(keep_bytes)
 
@@ -55,6 +60,9 @@ class NoLog(MetricsLog):
     def __init__(self) -> None:
         pass
 
+    def go_on(self, keep_bytes: int) -> None:
+        pass
+
     def event(self, name: str, **fields: Any) -> None:
         pass
 
@@ -63,6 +71,11 @@ class NoLog(MetricsLog):
 
     def close(self) -> None:
         pass
+
+
+def metrics_log(folder: RunFolder, processes: Processes) -> MetricsLog:
+    """The run's log in the process that writes it."""
+    return MetricsLog(folder) if processes.first else NoLog()
 
 
 def _lock(file: BinaryIO, folder: RunFolder) -> None:

@@ -136,15 +136,29 @@ def joined(device: str) -> Iterator[Processes]:
     except ShortrunError as error:
         error.process = dist.get_rank()
         raise
+    except RuntimeError as error:
+        if not lost_another(error):
+            raise
+        lost = ShortrunError(without_another(error))
+        lost.process = dist.get_rank()
+        raise lost from error
     finally:
         dist.destroy_process_group()
 
 
-def lost_another(error: RuntimeError) -> bool:
+def lost_another(error: Exception) -> bool:
     """Whether an error means that another process could not be reached; gloo and NCCL say so in words alone."""
     text = str(error).lower()
     return isinstance(error, dist.DistError) or any(
         word in text for word in ("by peer", "gloo", "nccl", "timed out", "connection", "socket")
+    )
+
+
+def without_another(error: Exception) -> str:
+    """A sentence for an error that `lost_another` knows."""
+    return (
+        f"Process {dist.get_rank()} of {dist.get_world_size()} can't go on: another one has ended or can't be reached "
+        f"({str(error).splitlines()[0]})"
     )
 
 

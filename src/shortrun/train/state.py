@@ -6,9 +6,6 @@ others write whole tensors. Either kind goes on with any number of processes.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +14,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from shortrun.model.gpt import GPT
 from shortrun.train.assembly import Assembly
 from shortrun.train.checkpoints import SHARDS, STATE, WEIGHTS, Checkpoint
+from shortrun.train.shards import load_shards, require_all_shards, save_shards
 
 
 def write_state(parts: Assembly, titles_seen: NDArray[np.int64], folder: Path) -> None:
@@ -36,12 +30,7 @@ def write_state(parts: Assembly, titles_seen: NDArray[np.int64], folder: Path) -
     if parts.recipe.train.parallel == "sharded":
         weights, optimizer = get_state_dict(parts.model, parts.optimizer.parts)
         state = {"weights": weights, "optimizer": optimizer, "titles_seen": torch.from_numpy(titles_seen)}
-        try:
-            with _one_process_is_fine():
-                save(state, checkpoint_id=folder / SHARDS)
-        except CheckpointException as error:
-            reasons = [f"process {rank}: {failure[0]}" for rank, failure in error.failures.items()]
-            raise OSError("; ".join(reasons)) from error
+        save_shards(state, folder / SHARDS)
         if parts.processes.first:
             require_all_shards(folder / SHARDS)
     elif parts.processes.first:
@@ -53,24 +42,13 @@ def write_state(parts: Assembly, titles_seen: NDArray[np.int64], folder: Path) -
         torch.save(state, folder / STATE)
 
 
-def require_all_shards(folder: Path) -> None:
-    """Raises OSError where a process wrote to a folder that this one does not see: machines without a shared disk."""
-    names = {record.relative_path for record in FileSystemReader(folder).read_metadata().storage_data.values()}
-    missing = sorted(name for name in names if not (folder / name).exists())
-    if missing:
-        raise OSError(
-            f"{', '.join(missing)} of other processes are not in {folder}: they need one folder on a shared disk"
-        )
-
-
 def read_state(parts: Assembly, checkpoint: Checkpoint) -> NDArray[np.int64]:
     """Puts a checkpoint's weights and optimizer state into the parts of a run; returns how often each title was seen."""
     seen = torch.zeros(len(parts.corpus.train.titles), dtype=torch.int64)
     if checkpoint.sharded:
         weights, optimizer = get_state_dict(parts.model, parts.optimizer.parts)
         state: dict[str, Any] = {"weights": weights, "optimizer": optimizer, "titles_seen": seen}
-        with _one_process_is_fine():
-            load(state, checkpoint_id=checkpoint.path / SHARDS)
+        load_shards(state, checkpoint.path / SHARDS)
         set_state_dict(
             parts.model,
             parts.optimizer.parts,
@@ -91,15 +69,6 @@ def read_state(parts: Assembly, checkpoint: Checkpoint) -> NDArray[np.int64]:
 def load_weights(model: GPT, checkpoint: Checkpoint) -> None:
     """Puts the weights that are scored into a whole model."""
     if checkpoint.sharded:
-        with _one_process_is_fine():
-            load({"weights": model.state_dict()}, checkpoint_id=checkpoint.path / SHARDS)
+        load_shards({"weights": model.state_dict()}, checkpoint.path / SHARDS, alone=True)
     else:
         model.load_state_dict(load_file(checkpoint.path / WEIGHTS))
-
-
-@contextmanager
-def _one_process_is_fine() -> Iterator[None]:
-    """torch warns whenever distributed checkpointing is used without other processes."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        yield
