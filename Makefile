@@ -25,7 +25,7 @@ docs: $(VENV)/.test
 clean:
 	rm -rf $(VENV) docs/_build
 
-# One stamp for each set of dependencies; constraints.txt holds the exact versions, torch's CPU build among them.
+# One stamp for each set of dependencies; constraints.txt holds the exact versions, torch 2.13.0 among them.
 $(VENV)/.core: EXTRAS :=
 $(VENV)/.test: EXTRAS := [test]
 $(VENV)/.dev: EXTRAS := [dev]

@@ -108,7 +108,7 @@ def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, titles: Titles | None
     """Weighted means of the values, by scaled dot product: each position's over itself and what stands before it, in its
     row or in its title. T is S, or 1: the last position, which sees all. Dropout acts on the weights.
 
-    On a CPU the product is written out: torch's own kernel took 2 to 4 times as long in bfloat16 for rows of 128, where
+    On a CPU the product is written out: torch's own kernel took 3.8 times as long in bfloat16 for rows of 128, where
     the scores are small, and draws its dropout slowly (docs/performance.md). Where titles are isolated and short, a piece
     of a row is only held against itself and the piece before it.
     """
