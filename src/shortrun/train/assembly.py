@@ -25,10 +25,11 @@ from shortrun.train.step import Objective, TrainingStep
 
 @dataclass(frozen=True)
 class Assembly:
-    """The parts of a run, before its first step."""
+    """The parts of a run, before its first step. The titles' text is not among them: ids are what is trained on and scored."""
 
     recipe: Recipe
-    corpus: Corpus
+    train_titles: int
+    """How many there are."""
     tokenizer: Tokenizer
     batches: Batches
     validation: ScoringSet
@@ -107,7 +108,7 @@ def assemble(
     }
     return Assembly(
         recipe=recipe,
-        corpus=corpus,
+        train_titles=len(corpus.train.titles),
         tokenizer=tokenizer,
         batches=batches,
         validation=validation,

@@ -127,7 +127,7 @@ class _Loop:
         self.parts, self.folder, self.log = parts, folder, log
         self.notes = [*(notes or []), *parts.notes]
         self.at = Progress(step=0, tokens=0, seconds=0.0, step_seconds=0.0, metrics_bytes=0, selection_loss=None)
-        self.titles_seen = np.zeros(len(parts.corpus.train.titles), dtype=np.int64)
+        self.titles_seen = np.zeros(parts.train_titles, dtype=np.int64)
         if checkpoint:
             self.at = checkpoint.progress
             self.titles_seen = read_state(parts, checkpoint)

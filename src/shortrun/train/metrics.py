@@ -114,12 +114,12 @@ def log_beginning(log: MetricsLog, parts: Assembly, folder: RunFolder) -> None:
     log.event("device_info", device=str(parts.device), reason=parts.manifest["machine"]["device_reason"])
     log.event(
         "dataset_info",
-        titles_count=len(parts.corpus.train.titles),
+        titles_count=parts.train_titles,
         epochs=recipe.train.epochs,
         batches_per_epoch=parts.batches.steps_per_epoch,
         tokens_per_epoch=parts.batches.tokens_per_epoch,
         vocab_size=parts.tokenizer.vocab_size,
-        validation_titles=len(parts.corpus.validation.titles),
+        validation_titles=len(parts.validation.encoded),
         validation_characters=parts.validation.characters,
         data_sha256=parts.manifest["data"]["sha256"],
         tokenizer_sha256=parts.tokenizer.sha256,
