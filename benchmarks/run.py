@@ -1,6 +1,6 @@
 """How fast and how large shortrun's training is, beside others, on this machine: one table and a JSON file.
 
-    python benchmarks/run.py                    everything below; about half an hour on 2 cores
+    python benchmarks/run.py                    everything below; about 40 minutes on 2 cores
     python benchmarks/run.py --only plain       the parts whose name contains "plain"
     python benchmarks/run.py --list             their names
 

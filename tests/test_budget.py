@@ -54,9 +54,9 @@ def test_less_memory_means_fewer_rows_at_once() -> None:
         return rows_at_once(model, limited, device, processes=1)[0]
 
     assert rows(None, "cuda") == rows(64.0, "cuda") == 64
-    assert rows(None) == rows(64.0) == 32, "4,096 tokens at once on a CPU"
+    assert rows(None) == rows(64.0) == 16, "2,048 tokens at once on a CPU"
     for device in ("cpu", "cuda"):
-        taken = [rows(limit, device) for limit in (64.0, 2.0, 1.5, 1.1)]
+        taken = [rows(limit, device) for limit in (64.0, 1.5, 1.3, 1.1)]
         assert sorted(taken, reverse=True) == taken
         assert len(set(taken)) == 4
     with pytest.raises(UserError, match=r"too little for one row: it takes about 0\.\d\d GB"):
@@ -64,9 +64,9 @@ def test_less_memory_means_fewer_rows_at_once() -> None:
 
 
 def test_the_plan_knows_the_limit_and_the_processes() -> None:
-    limited = load_recipe("baseline", {"train": {"memory_limit": 1.5}})
-    assert plan(limited)["rows_at_once"] < plan(load_recipe("baseline"))["rows_at_once"] == 32
-    assert plan(limited)["memory_bytes"]["total"] <= 1.5e9
+    limited = load_recipe("baseline", {"train": {"memory_limit": 1.3}})
+    assert plan(limited)["rows_at_once"] < plan(load_recipe("baseline"))["rows_at_once"] == 16
+    assert plan(limited)["memory_bytes"]["total"] <= 1.3e9
     sharded = load_recipe("baseline", {"train": {"parallel": "sharded"}})
     assert plan(sharded, 4)["memory_bytes"]["state"] * 4 == pytest.approx(
         plan(sharded)["memory_bytes"]["state"], rel=1e-6

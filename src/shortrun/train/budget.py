@@ -18,9 +18,9 @@ from shortrun.train.step import copies_at_once
 
 PROCESS = 350_000_000
 """Bytes of a process that has loaded torch and does nothing."""
-CPU_TOKENS = 4096
-"""Of a batch taken at once on a CPU, R-Drop's copies among them: 1,024 to 8,192 were equally fast or up to 6 % faster than
-whole batches, and half the memory (docs/performance.md)."""
+CPU_TOKENS = 2048
+"""Of a batch taken at once on a CPU, R-Drop's copies among them: as fast as whole batches, in a third to a half of their memory
+(docs/performance.md)."""
 SLACK = 1.2
 """What the allocator takes above what is asked for: peaks measured at the baseline's shape, over the sum of the tensors."""
 
@@ -30,7 +30,7 @@ def state_bytes(parameters: int, recipe: Recipe, processes: int = 1) -> int:
     process."""
     numbers = 2 + {"sgd": 0, "lion": 1, "muon": 1.5, "adamw": 2, "soap": 6}[recipe.optim.name]
     numbers += 3 * (recipe.optim.sharpness != "none") + (recipe.train.ema > 0)
-    numbers += 1  # the embedding's gradient, bfloat16 copies, and whatever else comes and goes
+    numbers += 2  # a part's gradients before they are added, bfloat16 copies, and whatever else comes and goes
     return int(4 * numbers * parameters / (processes if recipe.train.parallel == "sharded" else 1))
 
 
