@@ -40,7 +40,6 @@ def main() -> None:
     parser.add_argument("--rdrop", type=float, default=0.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--memory-limit", type=float)
     parser.add_argument("--isolate", action="store_true")
     options = parser.parse_args()
     step, facts = CONTESTANTS[options.name](options)
@@ -99,7 +98,6 @@ def ours(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
                 "precision": options.precision,
                 "rdrop": options.rdrop,
                 "compile": "on",
-                "memory_limit": options.memory_limit,
             },
         }
     )

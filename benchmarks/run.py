@@ -234,7 +234,7 @@ def of_compile(turns: int, device: str) -> list[dict[str, Any]]:
 def of_growth(turns: int, device: str) -> list[dict[str, Any]]:
     """Tokens a second and memory against width and vocabulary, in bfloat16; the estimate of memory beside the peak."""
     from shortrun.recipe import Recipe
-    from shortrun.train.budget import PROCESS, activation_bytes, loss_bytes, state_bytes
+    from shortrun.train.budget import step_bytes
 
     rows = []
     shapes = [(width, 16_000) for width in (128, 256, 512, 1024)]
@@ -251,12 +251,7 @@ def of_growth(turns: int, device: str) -> list[dict[str, Any]]:
             }
         )
         parameters = int(ours.facts["parameters"])
-        estimate = (
-            PROCESS
-            + state_bytes(parameters, recipe)
-            + int(ours.facts["rows"]) * activation_bytes(recipe)
-            + loss_bytes(recipe, vocabulary)
-        )
+        estimate = sum(step_bytes(parameters, vocabulary, recipe, int(ours.facts["rows"])).values())
         rows.append(
             {
                 "what": f"width {width}, vocabulary {vocabulary:,}: {parameters:,} parameters",
@@ -292,20 +287,9 @@ def of_corpus(turns: int, device: str) -> list[dict[str, Any]]:  # noqa: ARG001
     return rows
 
 
-def of_memory(turns: int, device: str) -> list[dict[str, Any]]:
-    """The same step under a memory limit, taken in parts, against the plain implementation in float32."""
-    rows = []
-    for precision in ("bfloat16", "float32"):
-        options = {"precision": precision, "device": device, "memory-limit": 1.5}
-        parts, plain = take_turns([Contestant("ours", options), Contestant("plain", {"device": device})], turns)
-        rows.append(against(f"step in {precision} under 1.5 GB / plain in float32", parts, plain))
-    return rows
-
-
 PARTS = {
     "plain": of_plain,
     "peers": of_peers,
-    "memory": of_memory,
     "muon": of_muon,
     "rdrop": of_rdrop,
     "inside": of_inside,

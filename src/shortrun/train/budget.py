@@ -51,6 +51,16 @@ def loss_bytes(recipe: Recipe, vocab_size: int) -> int:
     return (8 if recipe.train.rdrop else 3) * 4 * min(CHUNK, rows * vocab_size)
 
 
+def step_bytes(parameters: int, vocab_size: int, recipe: Recipe, rows: int, processes: int = 1) -> dict[str, int]:
+    """What a step that takes `rows` rows at once holds in each process, by part; it adds up to the estimate."""
+    return {
+        "process": PROCESS,
+        "state": state_bytes(parameters, recipe, processes),
+        "activations": rows * activation_bytes(recipe),
+        "logits": loss_bytes(recipe, vocab_size),
+    }
+
+
 def rows_at_once(model: GPT, recipe: Recipe, device: str, processes: int) -> tuple[int, list[str]]:
     """How many rows of its share of a batch a process takes at once, and what a person should know about it.
 
@@ -64,15 +74,10 @@ def rows_at_once(model: GPT, recipe: Recipe, device: str, processes: int) -> tup
     limit = recipe.train.memory_limit
     if limit is None:
         return _equal_parts(share, wanted), []
-    rest = (
-        limit * 1e9
-        - PROCESS
-        - state_bytes(model.count_parameters(), recipe, processes)
-        - loss_bytes(recipe, len(model.head_VD))
-    )
-    fitting = int(rest // activation_bytes(recipe))
+    without_rows = sum(step_bytes(model.count_parameters(), len(model.head_VD), recipe, 0, processes).values())
+    fitting = int((limit * 1e9 - without_rows) // activation_bytes(recipe))
     if fitting < 1:
-        least = (limit * 1e9 - rest + activation_bytes(recipe)) / 1e9
+        least = (without_rows + activation_bytes(recipe)) / 1e9
         raise UserError(f"train.memory_limit = {limit:g} GB is too little for one row: it takes about {least:.2f} GB")
     if fitting >= wanted:
         return _equal_parts(share, wanted), []

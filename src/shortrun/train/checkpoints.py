@@ -77,10 +77,9 @@ def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path
         if not processes.first:
             return
         files = {}
-        for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
-            files[path.relative_to(temporary).as_posix()] = _sha256(path)
-            _sync(path)
-        for path in temporary.rglob("*/"):
+        for path in sorted(temporary.rglob("*")):
+            if path.is_file():
+                files[path.relative_to(temporary).as_posix()] = _sha256(path)
             _sync(path)
         write_json(temporary / "checkpoint.json", {"progress": asdict(progress), "files": files})
         _sync(temporary)
@@ -88,11 +87,8 @@ def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path
             shutil.rmtree(final)
         temporary.rename(final)
         _sync(folder.checkpoints)
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:  # torch and safetensors report a full disk in their own ways
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch and safetensors report a full disk in their own ways
         if processes.first:
             shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, torch.OutOfMemoryError) or (processes.size > 1 and lost_another(error)):

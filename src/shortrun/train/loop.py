@@ -27,7 +27,7 @@ from shortrun.train.assembly import Assembly, assemble
 from shortrun.train.checkpoints import Checkpoint, Progress, best_selection_loss, newest_checkpoint, save_checkpoint
 from shortrun.train.display import Display
 from shortrun.train.folder import RunFolder, require_free, write_json
-from shortrun.train.metrics import MetricsLog, NoLog, log_beginning, metrics_log
+from shortrun.train.metrics import MetricsLog, NoLog, log_beginning
 from shortrun.train.parallel import is_sharded, joined, lost_another, whole_weights, without_another
 from shortrun.train.state import read_state, write_state
 from shortrun.train.summary import Evaluation, summarise
@@ -92,8 +92,11 @@ def resume(path: Path, max_steps: int | None = None) -> dict[str, Any]:
     recipe = folder.recipe()
     folder.checkpoints.mkdir(exist_ok=True)
     machine = folder.manifest()["machine"]
-    # the log first: who holds it is the only one to make checkpoints
-    with joined(recipe.train.device) as processes, closing(metrics_log(folder, processes)) as log:
+    with (
+        joined(recipe.train.device) as processes,
+        # before the checkpoint is chosen: who holds the log is the only one to make others
+        closing(MetricsLog(folder) if processes.first else NoLog()) as log,
+    ):
         checkpoint, notes = newest_checkpoint(folder)
         if checkpoint is None and notes:
             raise UserError("\n".join([*notes, "No whole checkpoint is left to resume from; train the recipe anew."]))

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 from shortrun.errors import UserError
 from shortrun.train.assembly import Assembly
 from shortrun.train.folder import RunFolder
-from shortrun.train.parallel import Processes
 
 
 class MetricsLog:
@@ -71,11 +70,6 @@ class NoLog(MetricsLog):
 
     def close(self) -> None:
         pass
-
-
-def metrics_log(folder: RunFolder, processes: Processes) -> MetricsLog:
-    """The run's log in the process that writes it."""
-    return MetricsLog(folder) if processes.first else NoLog()
 
 
 def _lock(file: BinaryIO, folder: RunFolder) -> None:

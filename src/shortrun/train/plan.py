@@ -11,7 +11,7 @@ import torch
 from shortrun.errors import UserError
 from shortrun.model.gpt import GPT
 from shortrun.recipe import Recipe
-from shortrun.train.budget import PROCESS, activation_bytes, loss_bytes, rows_at_once, state_bytes
+from shortrun.train.budget import rows_at_once, step_bytes
 from shortrun.train.device import choose_device, make_repeatable
 from shortrun.train.step import passes_per_step
 
@@ -44,12 +44,7 @@ def plan(recipe: Recipe, gpus: int = 0) -> dict[str, Any]:
     rate, why = _rate(recipe, gpus)
     parameters = model.count_parameters()
     rows = rows_at_once(model, recipe, "cuda" if gpus else "cpu", processes)[0]
-    memory = {
-        "process": PROCESS,
-        "state": state_bytes(parameters, recipe, processes),
-        "activations": rows * activation_bytes(recipe),
-        "logits": loss_bytes(recipe, vocab_size),
-    }
+    memory = step_bytes(parameters, vocab_size, recipe, rows, processes)
     return {
         "parameters": parameters,
         "steps": ceil(tokens / (recipe.batches.batch_size * recipe.batches.block_size)),

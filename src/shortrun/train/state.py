@@ -44,8 +44,8 @@ def write_state(parts: Assembly, titles_seen: NDArray[np.int64], folder: Path) -
 
 def read_state(parts: Assembly, checkpoint: Checkpoint) -> NDArray[np.int64]:
     """Puts a checkpoint's weights and optimizer state into the parts of a run; returns how often each title was seen."""
-    seen = torch.zeros(parts.train_titles, dtype=torch.int64)
     if checkpoint.sharded:
+        seen = torch.zeros(parts.train_titles, dtype=torch.int64)
         weights, optimizer = get_state_dict(parts.model, parts.optimizer.parts)
         state: dict[str, Any] = {"weights": weights, "optimizer": optimizer, "titles_seen": seen}
         load_shards(state, checkpoint.path / SHARDS)
