@@ -17,7 +17,7 @@ CARDS_BY_NAME = {card.name: card for card in technique_cards()}
 PLAIN = {
     "batches.block_size", "batches.batch_size", "model.n_layer", "model.n_head", "model.d_model", "optim.lr",
     "train.epochs", "train.seed", "train.evals_per_epoch", "train.checkpoint_every", "train.device", "train.threads",
-    "train.log_every", "score.batch_tokens",
+    "train.log_every",
     "tokenizer.path",
 }  # fmt: skip
 OFF = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -13,16 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from filelock import FileLock
 
-from shortrun.errors import UserError
 from shortrun.recipe import Recipe
 from shortrun.train.checkpoints import newest_checkpoint
 from shortrun.train.folder import RunFolder
 from shortrun.train.loop import resume, train
-from shortrun.train.shards import load_shards, require_all_shards, save_shards
-from tests.conftest import ROOT, tiny_recipe, tiny_values
+from tests.conftest import ROOT, tiny_values
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WAYS: dict[str, dict[str, dict[str, Any]]] = {
@@ -32,9 +28,6 @@ WAYS: dict[str, dict[str, dict[str, Any]]] = {
     "sam": {"optim": {"sharpness": "asam", "rho": 0.3}},
     "odd rows in parts": {"batches": {"batch_size": 13}, "train": {"memory_limit": 0.351}},
     "average": {"train": {"ema": 0.9}},
-    "sharded": {"train": {"parallel": "sharded"}},
-    "sharded muon": {"train": {"parallel": "sharded"}, "optim": {"name": "muon", "muon_lr": 1e-3}},
-    "sharded sam": {"train": {"parallel": "sharded"}, "optim": {"sharpness": "sam"}},
 }
 
 
@@ -124,50 +117,6 @@ def test_a_run_goes_on_with_another_number_of_processes(way: str, runs: tuple[Pa
         for alone, other in zip(expected, found, strict=True):
             assert other["loss"] == pytest.approx(alone["loss"], abs=1e-5), (run, alone["step"])
         assert scores(runs[0] / run)["complete"]
-
-
-def test_each_process_writes_the_shards_it_holds(runs: tuple[Path, Path]) -> None:
-    manifest = json.loads((runs[0] / "sharded" / "manifest.json").read_text())
-    assert manifest["machine"]["processes"] == 2
-    checkpoint, _ = newest_checkpoint(RunFolder.open(runs[0] / "sharded"))
-    assert checkpoint is not None
-    assert sorted(path.name for path in checkpoint.path.iterdir()) == ["checkpoint.json", "shards"]
-    first, second = (file.stat().st_size for file in sorted((checkpoint.path / "shards").glob("*.distcp")))
-    assert 0.6 < second / first < 1.6
-
-
-def test_shards_that_did_not_arrive_are_an_error(titles_file: Path, tmp_path: Path) -> None:
-    """As on two machines without a shared disk: the metadata name files that this machine does not have."""
-    train(tiny_recipe(titles_file, train={"parallel": "sharded"}), tmp_path / "run", max_steps=2)
-    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("*2/shards")
-    require_all_shards(checkpoint)
-    (lost,) = checkpoint.glob("*.distcp")
-    lost.unlink()
-    with pytest.raises(OSError, match=r"__0_0\.distcp .* need one folder on a shared disk"):
-        require_all_shards(checkpoint)
-    newest, damaged = newest_checkpoint(RunFolder.open(tmp_path / "run"))
-    assert newest is not None
-    assert newest.progress.step == 1
-    assert "__0_0.distcp can't be read" in damaged[0]
-
-
-def test_shards_bring_no_code_along(tmp_path: Path) -> None:
-    """Metadata and values of somebody else's run are pickles: one that would make a file is refused, and makes none."""
-
-    class Bad:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (tmp_path / "made",)
-
-    save_shards({"weights": {"w": torch.ones(2)}, "lr": Bad()}, tmp_path / "value")
-    with pytest.raises(UserError, match=r"value can't be read"):
-        load_shards({"weights": {"w": torch.zeros(2)}, "lr": 0.0}, tmp_path / "value")
-    save_shards({"weights": {"w": torch.ones(2)}}, tmp_path / "metadata")
-    (tmp_path / "metadata" / ".metadata").write_bytes(pickle.dumps(Bad()))
-    with pytest.raises(UserError, match="which does not belong there"):
-        load_shards({"weights": {"w": torch.zeros(2)}}, tmp_path / "metadata")
-    assert not (tmp_path / "made").exists()
-    with pytest.raises(FileNotFoundError):
-        load_shards({"weights": {"w": torch.zeros(2)}}, tmp_path / "nowhere")
 
 
 def test_a_killed_process_ends_the_run_with_a_message_and_a_checkpoint(tmp_path: Path, titles_file: Path) -> None:

@@ -124,7 +124,6 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         ),
         ({"tokenizer": {"whole_pieces": ["C++ "]}}, "has a space at its ends"),
         ({"tokenizer": {"whole_pieces": ["<eos>"]}}, "a special token"),
-        ({"optim": {"name": "soap"}, "train": {"parallel": "sharded"}}, "needs whole matrices"),
         ({"tokenizer": {"kind": "gpt2", "vocab_size": 16_000}}, "GPT-2's vocabulary has 50257 entries"),
         ({"tokenizer": {"path": "/x"}}, "does not read tokenizer.path"),
         ({"data": {"source": "synthetic", "normalise": ["nfkc"]}}, "whose floor is known"),

@@ -366,7 +366,6 @@ SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
     "whole pieces": {"tokenizer": {"vocab_size": 300, "whole_pieces": ["GPT-4", "C++"]}},
     "lion": {"optim": {"name": "lion", "weight_decay": 0.1}, "schedule": {"weight_decay": "cosine"}},
     "soap": {"optim": {"name": "soap", "weight_decay": 0.1}, "schedule": {"weight_decay": "linear"}},
-    "sharded": {"train": {"parallel": "sharded"}, "optim": {"name": "muon"}},
     "normalised": {"data": {"normalise": ["nfkc", "lowercase"]}},
 }
 

@@ -282,19 +282,10 @@ class Train(Section):
     and parts of 2,048 tokens on a CPU, which take no longer there and less memory."""
     compile: Literal["off", "on", "auto"] = "off"
     """torch.compile: off; on; or auto, which says why and goes on without where it can't."""
-    parallel: Literal["data", "sharded"] = "data"
-    """With several processes (torchrun): each holds the whole model (DDP), or its share of the weights (FSDP2)."""
     threads: PositiveInt | None = None
     """CPU threads; left out, as many as the machine has cores. Same bits need the same number."""
     log_every: PositiveInt = 50
     """Steps between progress lines when the output is no terminal."""
-
-
-class Score(Section):
-    """How losses are computed; nothing here moves `loss`."""
-
-    batch_tokens: PositiveInt = 2048
-    """Tokens scored at once when titles are scored on their own: memory against speed."""
 
 
 class Recipe(Section):
@@ -307,14 +298,9 @@ class Recipe(Section):
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
     train: Train = Train()
-    score: Score = Score()
 
     @model_validator(mode="after")
     def _can_work(self) -> Recipe:
-        if self.train.ema and self.train.parallel == "sharded":
-            raise ValueError('train.ema keeps the whole average and can\'t go with train.parallel = "sharded"')
-        if self.optim.name == "soap" and self.train.parallel == "sharded":
-            raise ValueError('optim.name = "soap" needs whole matrices and can\'t go with train.parallel = "sharded"')
         if self.schedule.min_lr > self.optim.lr:
             raise ValueError(f"schedule.min_lr = {self.schedule.min_lr} is above the peak, optim.lr = {self.optim.lr}")
         data, batches = self.data, self.batches

@@ -20,8 +20,9 @@ from shortrun.score.losses import Loss, OfficialLoss, joined_bytes, joined_chara
 from shortrun.tokens.batches import IGNORE
 from shortrun.tokens.tokenizer import Tokenizer
 
-OFFICIAL_TOKENS = 2048
-"""Tokens of a span that go through the model at once: its rows don't see each other, and fewer logits take less memory."""
+TOKENS_AT_ONCE = 2048
+"""Tokens that go through a model at once on a CPU, in scoring and in training: as fast as more, in less memory
+(docs/performance.md)."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ class ScoringSet:
         self.characters = joined_characters(titles)
         self.bytes = joined_bytes(titles)
 
-    def loss(self, model: GPT, *, batch_tokens: int, share: Share = ALL) -> Loss:
+    def loss(self, model: GPT, *, batch_tokens: int = TOKENS_AT_ONCE, share: Share = ALL) -> Loss:
         """`loss`, `bits_per_byte` and `perplexity` of a model on these titles, each on its own."""
         return self.summed(self.title_nats(model, batch_tokens=batch_tokens, share=share))
 
-    def title_nats(self, model: GPT, *, batch_tokens: int, share: Share = ALL) -> NDArray[np.float64]:
+    def title_nats(self, model: GPT, *, batch_tokens: int = TOKENS_AT_ONCE, share: Share = ALL) -> NDArray[np.float64]:
         """-log p of each title and its end under a model, in nats."""
         return title_nats(
             model, self.encoded, eos=self._eos, block_size=model.block_size, batch_tokens=batch_tokens, share=share
@@ -98,7 +99,7 @@ def title_nats(
     *,
     eos: int,
     block_size: int,
-    batch_tokens: int = 2048,
+    batch_tokens: int = TOKENS_AT_ONCE,
     share: Share = ALL,
 ) -> NDArray[np.float64]:
     """-log p of each title and its end, in nats, after one `eos`; shape (titles,), float64.
@@ -146,7 +147,7 @@ def official_loss(
             if share.has(index):
                 x_BT = stream[start : start + span - 1].view(batch_size, block_size).to(device)
                 y_BT = stream[start + 1 : start + span].view(batch_size, block_size).to(device)
-                rows = max(OFFICIAL_TOKENS // block_size, 1)
+                rows = max(TOKENS_AT_ONCE // block_size, 1)
                 parts = zip(torch.split(x_BT, rows), torch.split(y_BT, rows), strict=True)
                 nats[index] = sum(float(token_nats(model(x), y).sum()) for x, y in parts)
     return OfficialLoss(

@@ -74,7 +74,7 @@ class _ChunkedLoss(torch.autograd.Function):
             else:  # the sum over chunks keeps the weights' precision
                 d_head_VD += d_logits_CV.t() @ hidden_CD
         ctx.save_for_backward(d_hidden_PMD.view_as(hidden_ND).to(hidden_ND.dtype), d_head_VD)
-        objective, nats = (each.to(_wide(hidden_ND.dtype)).clone() for each in sums)  # no views: FSDP2 warns of those
+        objective, nats = (each.to(_wide(hidden_ND.dtype)) for each in sums)
         ctx.mark_non_differentiable(nats)
         return objective, nats
 

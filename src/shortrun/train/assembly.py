@@ -92,7 +92,7 @@ def assemble(
     rows, notes = rows_at_once(model, recipe, device.type, processes.size)
     if recipe.train.compile != "off":
         notes += compile_hidden(objective, recipe, device, rows)
-    spread = processes.spread(objective, recipe.train.parallel, device)
+    spread = processes.spread(objective, device)
     optimizer = make_optimizer(model, recipe.optim)
     manifest = {
         "recipe": recipe.model_dump(mode="json"),

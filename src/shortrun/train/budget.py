@@ -13,25 +13,22 @@ from math import ceil
 from shortrun.errors import UserError
 from shortrun.model.gpt import GPT
 from shortrun.recipe import Recipe
+from shortrun.score.evaluate import TOKENS_AT_ONCE
 from shortrun.score.objective import CHUNK
 from shortrun.train.step import copies_at_once
 
 PROCESS = 350_000_000
 """Bytes of a process that has loaded torch and does nothing."""
-CPU_TOKENS = 2048
-"""Of a batch taken at once on a CPU, R-Drop's copies among them: as fast as whole batches, in a third to a half of their memory
-(docs/performance.md)."""
 SLACK = 1.2
 """What the allocator takes above what is asked for: peaks measured at the baseline's shape, over the sum of the tensors."""
 
 
-def state_bytes(parameters: int, recipe: Recipe, processes: int = 1) -> int:
-    """Weights, gradients, what the optimizer remembers, and the copies that SAM and the moving average need; of each
-    process."""
+def state_bytes(parameters: int, recipe: Recipe) -> int:
+    """Weights, gradients, what the optimizer remembers, and the copies that SAM and the moving average need."""
     numbers = 2 + {"sgd": 0, "lion": 1, "muon": 1.5, "adamw": 2, "soap": 6}[recipe.optim.name]
     numbers += 3 * (recipe.optim.sharpness != "none") + (recipe.train.ema > 0)
     numbers += 2  # a part's gradients before they are added, bfloat16 copies, and whatever else comes and goes
-    return int(4 * numbers * parameters / (processes if recipe.train.parallel == "sharded" else 1))
+    return int(4 * numbers * parameters)
 
 
 def activation_bytes(recipe: Recipe) -> int:
@@ -51,11 +48,11 @@ def loss_bytes(recipe: Recipe, vocab_size: int) -> int:
     return (8 if recipe.train.rdrop else 3) * 4 * min(CHUNK, rows * vocab_size)
 
 
-def step_bytes(parameters: int, vocab_size: int, recipe: Recipe, rows: int, processes: int = 1) -> dict[str, int]:
+def step_bytes(parameters: int, vocab_size: int, recipe: Recipe, rows: int) -> dict[str, int]:
     """What a step that takes `rows` rows at once holds in each process, by part; it adds up to the estimate."""
     return {
         "process": PROCESS,
-        "state": state_bytes(parameters, recipe, processes),
+        "state": state_bytes(parameters, recipe),
         "activations": rows * activation_bytes(recipe),
         "logits": loss_bytes(recipe, vocab_size),
     }
@@ -64,17 +61,17 @@ def step_bytes(parameters: int, vocab_size: int, recipe: Recipe, rows: int, proc
 def rows_at_once(model: GPT, recipe: Recipe, device: str, processes: int) -> tuple[int, list[str]]:
     """How many rows of its share of a batch a process takes at once, and what a person should know about it.
 
-    All of them on a GPU and CPU_TOKENS' worth on a CPU, unless `train.memory_limit` asks for fewer. Raises UserError where
+    All of them on a GPU and TOKENS_AT_ONCE' worth on a CPU, unless `train.memory_limit` asks for fewer. Raises UserError where
     even one row does not fit.
     """
     share = ceil(recipe.batches.batch_size / processes)
     wanted = share
     if device == "cpu":
-        wanted = max(1, min(share, CPU_TOKENS // (recipe.batches.block_size * copies_at_once(recipe.train))))
+        wanted = max(1, min(share, TOKENS_AT_ONCE // (recipe.batches.block_size * copies_at_once(recipe.train))))
     limit = recipe.train.memory_limit
     if limit is None:
         return _equal_parts(share, wanted), []
-    without_rows = sum(step_bytes(model.count_parameters(), len(model.head_VD), recipe, 0, processes).values())
+    without_rows = sum(step_bytes(model.count_parameters(), len(model.head_VD), recipe, 0).values())
     fitting = int((limit * 1e9 - without_rows) // activation_bytes(recipe))
     if fitting < 1:
         least = (without_rows + activation_bytes(recipe)) / 1e9

@@ -20,14 +20,11 @@ from safetensors import SafetensorError
 
 from shortrun.errors import UserError
 from shortrun.train.folder import RunFolder, read_json, write_json
-from shortrun.train.parallel import Processes, lost_another
-from shortrun.train.shards import METADATA
+from shortrun.train.parallel import Processes
 
 KEEP_LAST = 2
 WEIGHTS, STATE = "model.safetensors", "state.pt"
-"""Files of a checkpoint with whole tensors."""
-SHARDS = "shards"
-"""Folder of a checkpoint whose tensors are sharded, as torch's distributed checkpointing writes it."""
+"""Files of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,6 @@ class Checkpoint:
     path: Path
     progress: Progress
 
-    @property
-    def sharded(self) -> bool:
-        return (self.path / SHARDS).is_dir()
-
 
 def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path], None], processes: Processes) -> None:
     """Makes a checkpoint of what `write` puts into a folder, then removes those neither among the last two nor the best.
@@ -68,18 +61,15 @@ def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path
     """
     final = folder.checkpoints / f"{progress.step:07d}"
     temporary = folder.checkpoints / f"{final.name}.tmp"
+    if not processes.first:
+        return
     try:
-        if processes.first:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-        processes.wait()
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
         write(temporary)
-        if not processes.first:
-            return
         files = {}
-        for path in sorted(temporary.rglob("*")):
-            if path.is_file():
-                files[path.relative_to(temporary).as_posix()] = _sha256(path)
+        for path in sorted(temporary.iterdir()):
+            files[path.name] = _sha256(path)
             _sync(path)
         write_json(temporary / "checkpoint.json", {"progress": asdict(progress), "files": files})
         _sync(temporary)
@@ -89,9 +79,8 @@ def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path
         _sync(folder.checkpoints)
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch and safetensors report a full disk in their own ways
-        if processes.first:
-            shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, torch.OutOfMemoryError) or (processes.size > 1 and lost_another(error)):
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, torch.OutOfMemoryError):
             raise
         raise OSError(f"the checkpoint of step {progress.step}: {error}") from error
     _prune(folder, final)
@@ -122,7 +111,7 @@ def _verified(path: Path) -> Checkpoint:
     try:
         progress = Progress(**record["progress"])
         files: dict[str, str] = record["files"]
-        if not {WEIGHTS, STATE} <= files.keys() and f"{SHARDS}/{METADATA}" not in files:
+        if not {WEIGHTS, STATE} <= files.keys():
             raise KeyError
     except (KeyError, TypeError, AttributeError):
         raise UserError("checkpoint.json does not say what it should") from None

@@ -1,6 +1,6 @@
 """torch.compile for the model of a run, tried before the first step, so that what it can't do shows at once.
 
-It is tried in each process before the model is spread over them; sharded weights are compiled for again at the first step.
+It is tried in each process before the model is spread over them.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ recipe.toml         the resolved recipe, written before step 0
 manifest.json       data and tokenizer fingerprints, versions, machine, determinism
 metrics.jsonl       one JSON object a line, one line an event
 tokenizer.json      the tokenizer
-checkpoints/<step>/ model.safetensors, state.pt, checkpoint.json (sharded runs: shards/, checkpoint.json)
+checkpoints/<step>/ model.safetensors, state.pt, checkpoint.json
 scores.json         the losses and the budget of the finished (or stopped) run
 """
 

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from shortrun.errors import ShortrunError, UserError
-from shortrun.model.gpt import GPT
 from shortrun.optim.schedules import decay_rate, rate
 from shortrun.recipe import Recipe
 from shortrun.train.assembly import Assembly, assemble
@@ -28,7 +27,7 @@ from shortrun.train.checkpoints import Checkpoint, Progress, best_selection_loss
 from shortrun.train.display import Display
 from shortrun.train.folder import RunFolder, require_free, write_json
 from shortrun.train.metrics import MetricsLog, NoLog, log_beginning
-from shortrun.train.parallel import is_sharded, joined, lost_another, whole_weights, without_another
+from shortrun.train.parallel import joined, lost_another, without_another
 from shortrun.train.state import read_state, write_state
 from shortrun.train.summary import Evaluation, summarise
 
@@ -277,13 +276,13 @@ class _Loop:
     def _score(self) -> Evaluation:
         parts = self.parts
         block, rows = parts.recipe.batches.block_size, parts.recipe.batches.batch_size
-        batch_tokens, share, model = parts.recipe.score.batch_tokens, self.processes.share(), self._whole_model()
-        titles = parts.validation.loss(model, batch_tokens=batch_tokens, share=share)
+        share, model = self.processes.share(), parts.scored
+        titles = parts.validation.loss(model, share=share)
         self.display.validation(titles.loss)
         evaluation = Evaluation(
             titles=titles,
             official=parts.validation.official_loss(model, block_size=block, batch_size=rows, share=share),
-            tuning=parts.tuning.loss(model, batch_tokens=batch_tokens, share=share) if parts.tuning else None,
+            tuning=parts.tuning.loss(model, share=share) if parts.tuning else None,
         )
         tuning = evaluation.tuning.nats if evaluation.tuning else 0.0
         if not math.isfinite(evaluation.titles.nats + evaluation.official.nats + tuning):
@@ -292,16 +291,6 @@ class _Loop:
                 "A lower optim.lr or optim.grad_clip usually helps."
             )
         return evaluation
-
-    def _whole_model(self) -> GPT:
-        """The model to score: a whole copy where its weights are sharded, for processes score in their own time."""
-        parts = self.parts
-        if not is_sharded(parts.model):
-            return parts.scored
-        recipe, vocab_size = parts.recipe, parts.tokenizer.vocab_size
-        copy = GPT(recipe.model, vocab_size, recipe.batches.block_size, parts.tokenizer.eos).to(parts.device)
-        copy.load_state_dict(whole_weights(parts.model))
-        return copy
 
     def _checkpoint_is_due(self, step: int, evaluation: Evaluation | None) -> bool:
         every = self.parts.recipe.train.checkpoint_every

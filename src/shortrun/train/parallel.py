@@ -3,9 +3,8 @@
     torchrun --nproc-per-node 2 -m shortrun train RECIPE ...
 
 One global batch, whatever the number of processes: each takes its share of the rows, gradients are summed over all
-targets, and every process then takes the same step. Only the first process writes, but for the shards of checkpoints
-(`train/state.py`). With `train.parallel = "data"` each holds the whole model (DistributedDataParallel), with "sharded" its
-share of the weights and of the optimizer's state (FSDP2, `fully_shard`). A run goes on with any number of processes.
+targets, and every process then takes the same step. Each holds the whole model (DistributedDataParallel), and only the
+first one writes. A run goes on with any number of processes.
 """
 
 from __future__ import annotations
@@ -14,17 +13,13 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from shortrun.errors import ShortrunError, UserError
@@ -91,18 +86,12 @@ class Processes:
     def _combined(self, parts: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.sum(torch.from_numpy(parts)).numpy()
 
-    def spread(self, objective: nn.Module, how: str, device: torch.device) -> nn.Module:
-        """The module that each process calls: replicated or sharded, so that gradients are averaged over processes."""
+    def spread(self, objective: nn.Module, device: torch.device) -> nn.Module:
+        """The module that each process calls, so that gradients are averaged over processes."""
         if self.size == 1:
             return objective
-        if how == "data":
-            ids = [torch.cuda.current_device()] if device.type == "cuda" else None
-            return DistributedDataParallel(objective, device_ids=ids)
-        mesh = init_device_mesh(device.type, (self.size,))
-        for block in objective.model.blocks:  # type: ignore[union-attr]
-            fully_shard(block, mesh=mesh)
-        fully_shard(objective, mesh=mesh)
-        return objective
+        ids = [torch.cuda.current_device()] if device.type == "cuda" else None
+        return DistributedDataParallel(objective, device_ids=ids)
 
 
 ALONE = Processes()
@@ -164,26 +153,4 @@ def without_another(error: Exception) -> str:
 
 def unsynchronised(objective: nn.Module) -> AbstractContextManager[Any]:
     """Within it, gradients stay this process's own: for all but the last part of a batch that is taken in parts."""
-    if isinstance(objective, DistributedDataParallel):
-        return objective.no_sync()
-    if isinstance(objective, FSDPModule):
-        return _sharded_unsynchronised(objective)
-    return nullcontext()
-
-
-@contextmanager
-def _sharded_unsynchronised(objective: FSDPModule) -> Iterator[None]:
-    objective.set_requires_gradient_sync(False)
-    try:
-        yield
-    finally:
-        objective.set_requires_gradient_sync(True)
-
-
-def whole_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's weights, those that are sharded gathered in every process; all must ask together."""
-    return cast("dict[str, Tensor]", get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
-
-
-def is_sharded(model: nn.Module) -> bool:
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return objective.no_sync() if isinstance(objective, DistributedDataParallel) else nullcontext()

@@ -44,7 +44,7 @@ def plan(recipe: Recipe, gpus: int = 0) -> dict[str, Any]:
     rate, why = _rate(recipe, gpus)
     parameters = model.count_parameters()
     rows = rows_at_once(model, recipe, "cuda" if gpus else "cpu", processes)[0]
-    memory = step_bytes(parameters, vocab_size, recipe, rows, processes)
+    memory = step_bytes(parameters, vocab_size, recipe, rows)
     return {
         "parameters": parameters,
         "steps": ceil(tokens / (recipe.batches.batch_size * recipe.batches.block_size)),

@@ -13,7 +13,6 @@ from math import ceil
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from shortrun import recipe
 from shortrun.model.gpt import GPT
@@ -47,7 +46,7 @@ def passes_per_step(settings: recipe.Recipe) -> int:
 
 
 class Objective(nn.Module):
-    """Rows of a batch to (objective, nats), both summed over targets: what is differentiated, replicated or sharded."""
+    """Rows of a batch to (objective, nats), both summed over targets: what is differentiated."""
 
     def __init__(self, model: GPT, settings: recipe.Train) -> None:
         super().__init__()
@@ -98,7 +97,6 @@ class TrainingStep:
             with _worst_point_nearby(self.model, self.settings.optim):
                 self._gradient(batch, seed)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.optim.grad_clip)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
         if finite:
             self.optimizer.step(rate, decay)
@@ -149,7 +147,6 @@ def _worst_point_nearby(model: GPT, settings: recipe.Optim) -> Iterator[None]:
         ]
         scaled = [scale * gradient for scale, gradient in zip(scales, gradients, strict=True)]
         norm = torch.nn.utils.get_total_norm(scaled)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         length = settings.rho / (norm.item() + 1e-12)
         for parameter, scale, gradient in zip(parameters, scales, scaled, strict=True):
             parameter.add_(scale * gradient * length)

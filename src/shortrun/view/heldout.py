@@ -47,7 +47,7 @@ def evaluate_run(
     characters = np.array([len(title) + EOS_CHARACTERS for title in titles])
     rows, nats = [], np.zeros(0)
     for trained in models:
-        nats = scoring.title_nats(trained.model, batch_tokens=trained.recipe.score.batch_tokens)
+        nats = scoring.title_nats(trained.model)
         rows.append(_row(trained, scoring, nats, characters))
     order = np.argsort(nats / characters, kind="stable")
     result = {"run": str(path), **rows[-1], "checkpoints": rows}
