@@ -5,15 +5,13 @@ Ranges and what can't work together are checked here; `recipe_file` reads recipe
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-LONGEST_TITLE = 200
-"""Characters: no generous reading of the hub's or the synthetic titles exceeds this; used only to refuse absurd recipes."""
+from shortrun.disk import json_sha256
 
 GPT2_VOCABULARY = 50_257
 
@@ -22,7 +20,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-class Data(Section):
+class DataConfig(Section):
     """Which titles, and how they are split."""
 
     source: Literal["hackernews", "file", "synthetic"] = "hackernews"
@@ -57,7 +55,7 @@ class Data(Section):
         return {"source": "file", **values, "path": [path] if isinstance(path, str) else path}
 
     @model_validator(mode="after")
-    def _can_work(self) -> Data:
+    def _can_work(self) -> DataConfig:
         if self.source == "file" and not self.path:
             raise ValueError('data.source = "file" needs data.path, the file to read')
         if self.source != "file" and self.path:
@@ -81,7 +79,7 @@ class Data(Section):
         return self
 
 
-class Tokenizer(Section):
+class TokenizerConfig(Section):
     """How text becomes token ids."""
 
     kind: Literal["bpe", "unigram", "character", "gpt2"] = "bpe"
@@ -108,7 +106,7 @@ class Tokenizer(Section):
         return values
 
     @model_validator(mode="after")
-    def _can_work(self) -> Tokenizer:
+    def _can_work(self) -> TokenizerConfig:
         if self.kind == "gpt2":
             if self.vocab_size != GPT2_VOCABULARY:
                 raise ValueError(
@@ -137,7 +135,7 @@ class Tokenizer(Section):
         return self
 
 
-class Batches(Section):
+class BatchesConfig(Section):
     """How token ids become batches."""
 
     mode: Literal["stream", "shuffled"] = "shuffled"
@@ -148,7 +146,7 @@ class Batches(Section):
     """Rows in a step."""
 
 
-class Model(Section):
+class ModelConfig(Section):
     """The GPT."""
 
     n_layer: PositiveInt = 6
@@ -189,7 +187,7 @@ class Model(Section):
     """Keep attention inside a title: no token sees another title in its row."""
 
     @model_validator(mode="after")
-    def _can_work(self) -> Model:
+    def _can_work(self) -> ModelConfig:
         if self.d_model % self.n_head:
             fits = [h for h in range(1, self.d_model + 1) if self.d_model % h == 0]
             nearest = min(fits, key=lambda h: abs(h - self.n_head))
@@ -205,7 +203,7 @@ class Model(Section):
         return self
 
 
-class Optim(Section):
+class OptimConfig(Section):
     """The optimizer."""
 
     name: Literal["sgd", "adamw", "muon", "lion", "soap"] = "adamw"
@@ -233,13 +231,13 @@ class Optim(Section):
     """Radius of that neighbourhood (0.05 is SAM's usual; ASAM's is about ten times larger)."""
 
     @model_validator(mode="after")
-    def _can_work(self) -> Optim:
+    def _can_work(self) -> OptimConfig:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optim.betas = {list(self.betas)} must both be at least 0 and below 1")
         return self
 
 
-class Schedule(Section):
+class ScheduleConfig(Section):
     """The learning rate over the run, as a share of its peak."""
 
     name: Literal["constant", "linear", "cosine", "restarts", "wsd"] = "cosine"
@@ -255,8 +253,16 @@ class Schedule(Section):
     cycles: PositiveInt = 1
     """restarts: cosine cycles of equal length."""
 
+    @model_validator(mode="after")
+    def _can_work(self) -> ScheduleConfig:
+        if isinstance(self.warmup, float) and self.warmup >= 1:
+            raise ValueError(
+                f"schedule.warmup = {self.warmup} is neither a whole number of steps nor a share of them, which is below 1"
+            )
+        return self
 
-class Train(Section):
+
+class TrainConfig(Section):
     """The training loop."""
 
     epochs: PositiveInt = 7
@@ -291,37 +297,42 @@ class Train(Section):
 class Recipe(Section):
     """A run, decided."""
 
-    data: Data = Data()
-    tokenizer: Tokenizer = Tokenizer()
-    batches: Batches = Batches()
-    model: Model = Model()
-    optim: Optim = Optim()
-    schedule: Schedule = Schedule()
-    train: Train = Train()
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    batches: BatchesConfig = BatchesConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
     def _can_work(self) -> Recipe:
         if self.schedule.min_lr > self.optim.lr:
             raise ValueError(f"schedule.min_lr = {self.schedule.min_lr} is above the peak, optim.lr = {self.optim.lr}")
-        data, batches = self.data, self.batches
-        if data.source == "file" or data.num_titles == "all":
-            return self  # how much text there is shows when it is read
-        most = data.num_titles * LONGEST_TITLE
-        need = batches.block_size if batches.mode == "shuffled" else batches.block_size * batches.batch_size + 1
-        if need > most:
-            raise ValueError(
-                f"batches.block_size = {batches.block_size} with batches.batch_size = {batches.batch_size} needs {need:,} "
-                f"tokens, more than {data.num_titles:,} titles can hold; lower batches.block_size or raise data.num_titles"
-            )
         return self
 
+    def value(self, field: str) -> Any:
+        """The value of a field given as "section.name"."""
+        section, _, name = field.partition(".")
+        return getattr(getattr(self, section), name)
+
+    def unread(self) -> Iterator[tuple[str, Reader]]:
+        """Each field ("section.name") that nothing reads in this recipe, and what would read it."""
+        for field, reader in READ_BY.items():
+            if self.value(reader.gate) not in reader.values:
+                yield field, reader
+
     def fingerprint(self) -> str:
-        """sha256 of the resolved values, the same however they were written, and wherever the data lies.
+        """sha256 of what decides the result: neither where files lie, nor how a run is watched, nor what nothing reads.
 
         What the data is has a fingerprint of its own, so a file may move without making another recipe.
         """
-        values = self.model_dump(mode="json", exclude={"data": {"path"}, "tokenizer": {"path"}})
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        left_out = {*WITHOUT_EFFECT, *(field for field, _ in self.unread())}
+        values = self.model_dump(mode="json")
+        for field in left_out:
+            section, _, name = field.partition(".")
+            del values[section][name]
+        return json_sha256(values)
 
     def located(self) -> Recipe:
         """The same recipe with absolute paths, so that it means the same from every folder."""
@@ -333,3 +344,36 @@ class Recipe(Section):
                 "tokenizer": self.tokenizer.model_copy(update={"path": folder}),
             }
         )
+
+
+class Reader(NamedTuple):
+    """What must hold for a field to be read at all."""
+
+    gate: str
+    """The field that decides it, "section.name"."""
+    values: tuple[Any, ...]
+    """The gate's values with which the field is read."""
+
+
+READ_BY: dict[str, Reader] = {
+    "data.column": Reader("data.source", ("hackernews", "file")),
+    "data.revision": Reader("data.source", ("hackernews",)),
+    "data.shuffle": Reader("data.source", ("hackernews", "file")),
+    "tokenizer.fit_on": Reader("tokenizer.kind", ("bpe", "unigram", "character")),
+    "tokenizer.byte_alphabet": Reader("tokenizer.kind", ("bpe",)),
+    "model.rope_base": Reader("model.positions", ("rotary",)),
+    "optim.betas": Reader("optim.name", ("adamw", "muon", "lion", "soap")),
+    "optim.muon_lr": Reader("optim.name", ("muon",)),
+    "optim.muon_momentum": Reader("optim.name", ("muon",)),
+    "optim.muon_weight_decay": Reader("optim.name", ("muon",)),
+    "optim.rho": Reader("optim.sharpness", ("sam", "asam")),
+    "schedule.min_lr": Reader("schedule.name", ("linear", "cosine", "restarts", "wsd")),
+    "schedule.decay_frac": Reader("schedule.name", ("wsd",)),
+    "schedule.cycles": Reader("schedule.name", ("restarts",)),
+}
+"""Fields that only some values of another field make use of."""
+
+WITHOUT_EFFECT = (
+    "data.path", "tokenizer.path", "train.checkpoint_every", "train.device", "train.threads", "train.log_every",
+)  # fmt: skip
+"""Fields that don't decide what a run learns: two runs that differ in these alone are the same run."""

@@ -18,8 +18,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from shortrun.errors import UserError, did_you_mean
-from shortrun.recipe import Recipe
+from shortrun.recipe import Reader, Recipe
 
+COMMAND_LINE = "command line"
 SHIPPED = Path(__file__).parent / "recipes"
 
 
@@ -49,13 +50,32 @@ def load_recipe(name: str, overrides: Mapping[str, Mapping[str, Any]] | None = N
             fields = _source_or_path(fields)
         for field, value in fields.items():
             values.setdefault(section, {})[field] = value
-            origins[section, field] = "command line"
-    return _validated(values, origins, str(recipe_path(name)))
+            origins.pop((section, field), None)  # the latest layer comes last
+            origins[section, field] = COMMAND_LINE
+    recipe = _validated(values, origins, str(recipe_path(name)))
+    useless = list(_useless(recipe, origins))
+    if useless:
+        raise UserError(_listed(useless))
+    return recipe
 
 
-def parse_recipe(text: str, origin: str) -> Recipe:
-    """A recipe from resolved TOML text, such as a run folder's recipe.toml."""
-    return _validated(_toml(text, origin), {}, origin)
+def parse_recipe(text: str | dict[str, Any], origin: str) -> tuple[Recipe, list[str]]:
+    """A resolved recipe, as TOML text or as its values, and the fields in it that are not known.
+
+    An older run may have fields that no longer exist; they are left out and named, "section.name".
+    """
+    values = _toml(text, origin) if isinstance(text, str) else text
+    unknown = []
+    for section, fields in list(values.items()):
+        known = Recipe.model_fields.get(section)
+        if known is None or not isinstance(fields, dict):
+            unknown.append(section)
+            del values[section]
+            continue
+        for field in fields.keys() - type(known.default).model_fields.keys():
+            unknown.append(f"{section}.{field}")
+            del fields[field]
+    return _validated(values, {}, origin), sorted(unknown)
 
 
 def to_toml(recipe: Recipe, explain: bool = False) -> str:
@@ -131,6 +151,7 @@ def _read_values(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any
             fields = _source_or_path(fields)
         for field, value in fields.items():
             values[section][field] = value
+            origins.pop((section, field), None)  # the latest layer comes last
             origins[section, field] = str(path)
     return values, origins
 
@@ -149,8 +170,34 @@ def _validated(values: dict[str, Any], origins: Mapping[tuple[str, str], str], d
         return Recipe.model_validate(values)
     except ValidationError as error:
         problems = list(_problems(error, origins, default_origin))
+    raise UserError(_listed(problems))
+
+
+def _listed(problems: list[str]) -> str:
     count = "One thing is" if len(problems) == 1 else f"{len(problems)} things are"
-    raise UserError(f"{count} wrong with the recipe:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return f"{count} wrong with the recipe:\n" + "\n".join(f"  {problem}" for problem in problems)
+
+
+def _useless(recipe: Recipe, origins: Mapping[tuple[str, str], str]) -> Iterator[str]:
+    """A sentence for each field that somebody gave although nothing reads it.
+
+    A field that a recipe inherits is none of these: what reads it has been switched off by a later layer than gave it.
+    """
+    layers = list(dict.fromkeys(origins.values()))  # base files first, the command line last
+    for field, reader in recipe.unread():
+        given, gate = _place(field), _place(reader.gate)
+        if given in origins and layers.index(origins[given]) >= layers.index(origins.get(gate, layers[0])):
+            yield f"{origins[given]}: {field} = {recipe.value(field)!r} does nothing here: {_wants(reader)}"
+
+
+def _place(field: str) -> tuple[str, str]:
+    section, _, name = field.partition(".")
+    return section, name
+
+
+def _wants(reader: Reader) -> str:
+    values = " or ".join(json.dumps(value) for value in reader.values)
+    return f"it is only read with {reader.gate} = {values}"
 
 
 def _problems(error: ValidationError, origins: Mapping[tuple[str, str], str], default_origin: str) -> Iterator[str]:

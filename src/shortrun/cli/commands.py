@@ -18,11 +18,12 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from shortrun import __version__
+from shortrun import __version__, cache
 from shortrun.cards import technique_cards
-from shortrun.cli.options import Common, Eval, RecipesShow, Resume, Sample, positive, recipe_command
+from shortrun.cli.options import Cache, Common, Eval, RecipesShow, Resume, Sample, positive, recipe_command
 from shortrun.cli.output import (
     is_first_process,
+    show_cache,
     show_data,
     show_evaluation,
     show_pairs,
@@ -31,6 +32,7 @@ from shortrun.cli.output import (
     show_techniques,
     visible,
 )
+from shortrun.cli.signals import catching_signals
 from shortrun.errors import ShortrunError, UserError, did_you_mean
 from shortrun.recipe_file import load_recipe, recipe_path, shipped_recipes, to_toml
 
@@ -40,12 +42,13 @@ usage: shortrun COMMAND ...
 
   train RECIPE        train a recipe into a new run folder; RECIPE is a shipped name or a TOML file
   resume RUN          go on with a run, to the same end bit for bit
-  eval RUN            score a run's model on its validation titles or on others
-  sample RUN          write new titles with a run's model
+  eval RUN            score a run's model on its validation documents or on others
+  sample RUN          write new documents with a run's model
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
   plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
   techniques          list what a recipe can switch on, each with its card
   data info RECIPE    what a recipe's data is: counts, splits, duplicates, fingerprints
+  cache               what was prepared on this machine and is shared by all runs; --clear removes it
 
 `shortrun COMMAND --help` explains a command. Start with `shortrun train quickstart`."""
 
@@ -61,6 +64,7 @@ def run(argv: list[str]) -> int:
         "plan": _plan,
         "techniques": _techniques,
         "data": _data,
+        "cache": _cache,
     }
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
@@ -101,41 +105,47 @@ def _train(argv: list[str]) -> None:
             "seed": (int, "Short for --train.seed."),
         },
     )
-    from shortrun.train.folder import free_path
-    from shortrun.train.loop import train
+    from shortrun.cli.display import Display
+    from shortrun.runs.folder import free_path
+    from shortrun.train.fit import train
 
     path = options.out or free_path(Path("runs") / f"{recipe_path(options.recipe).stem}-{recipe.train.seed}")
-    scores = train(recipe, path, positive(options.max_steps, "--max-steps"))
-    show_run(scores, options.json)
+    max_steps = positive(options.max_steps, "--max-steps")
+    with Display() as display, catching_signals(display.say) as stop:
+        result = train(recipe, path, max_steps=max_steps, on_event=display, stop=stop)
+    show_run(result, options.json)
 
 
 def _resume(argv: list[str]) -> None:
     options = tyro.cli(Resume, prog="shortrun resume", args=argv)
-    from shortrun.train.loop import resume
+    from shortrun.cli.display import Display
+    from shortrun.train.fit import resume
 
-    scores = resume(options.run, positive(options.max_steps, "--max-steps"))
-    show_run(scores, options.json)
+    max_steps = positive(options.max_steps, "--max-steps")
+    with Display() as display, catching_signals(display.say) as stop:
+        result = resume(options.run, max_steps=max_steps, on_event=display, stop=stop)
+    show_run(result, options.json)
 
 
 def _eval(argv: list[str]) -> None:
     options = tyro.cli(Eval, prog="shortrun eval", args=argv)
-    from shortrun.text.sources import titles_from_files
-    from shortrun.train.folder import RunFolder
-    from shortrun.view.heldout import evaluate_run
+    from shortrun.runs.folder import RunFolder
+    from shortrun.text.sources import documents_from_files
+    from shortrun.view.evaluate import evaluate_run
 
     if options.data.path and options.split:
-        raise UserError("--split names one of the run's own splits, --data.path other titles: give one of them")
-    titles = None
+        raise UserError("--split names one of the run's own splits, --data.path other documents: give one of them")
+    documents = None
     if options.data.path:
-        normalise = RunFolder.open(options.run).recipe().data.normalise  # as its own titles were
-        titles = titles_from_files(options.data.path, options.data.column, normalise).titles
-    result = evaluate_run(
-        options.run, titles, split=options.split or "validation", every=options.all, show=options.show
-    )
+        normalise = RunFolder.open(options.run).recipe().data.normalise  # as its own documents were
+        documents = documents_from_files(options.data.path, options.data.column, normalise).documents
+    report = evaluate_run(options.run, documents, split=options.split or "validation", every=options.all)
+    for note in report.notes:
+        print(note, file=sys.stderr)
     if options.json:
-        print(json.dumps(result))
+        print(json.dumps(report.as_dict(options.show)))
         return
-    show_evaluation(options.run, result)
+    show_evaluation(report, options.show)
 
 
 def _plan(argv: list[str]) -> None:
@@ -156,7 +166,7 @@ def _plan(argv: list[str]) -> None:
 
 def _sample(argv: list[str]) -> None:
     options = tyro.cli(Sample, prog="shortrun sample", args=argv)
-    from shortrun.train.trained import load_trained
+    from shortrun.runs.trained import load_trained
 
     if not 0 <= options.seed < 2**63:
         raise UserError(f"--seed {options.seed} must be at least 0 and below 2^63")
@@ -167,13 +177,15 @@ def _sample(argv: list[str]) -> None:
     if not 0 <= options.temperature < math.inf:
         raise UserError(f"--temperature {options.temperature} must be a number from 0")
     trained = load_trained(options.run)
-    titles = trained.sample(
+    for note in trained.notes:
+        print(note, file=sys.stderr)
+    documents = trained.sample(
         prefix=options.prefix,
         count=positive(options.n, "--n") or 0,
         temperature=options.temperature,
         seed=options.seed,
     )
-    print(json.dumps({"titles": titles}) if options.json else "\n".join(map(visible, titles)))
+    print(json.dumps({"documents": documents}) if options.json else "\n".join(map(visible, documents)))
 
 
 def _recipes(argv: list[str]) -> None:
@@ -222,3 +234,15 @@ def _data(argv: list[str]) -> None:
         print(json.dumps(manifest))
         return
     show_data(manifest)
+
+
+def _cache(argv: list[str]) -> None:
+    options = tyro.cli(Cache, prog="shortrun cache", args=argv)
+    if options.clear:
+        cache.clear()
+    found = list(cache.entries())
+    if options.json:
+        entries = [{**dataclasses.asdict(entry), "path": str(entry.path)} for entry in found]
+        print(json.dumps({"root": str(cache.cache_root()), "entries": entries}))
+        return
+    show_cache(cache.cache_root(), found)

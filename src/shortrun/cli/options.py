@@ -40,18 +40,18 @@ class Resume(Common):
 
 @dataclasses.dataclass
 class EvalData:
-    """Other titles to score than the run's own."""
+    """Other documents to score than the run's own."""
 
-    path: Annotated[tuple[str, ...], arg(help="Files whose titles are scored, all of them and in order.")] = ()
-    column: Annotated[str, arg(help="The column that holds the titles, where the files have columns.")] = "title"
+    path: Annotated[tuple[str, ...], arg(help="Files whose documents are scored, all of them and in order.")] = ()
+    column: Annotated[str, arg(help="The column that holds the documents, where the files have columns.")] = "title"
 
 
 @dataclasses.dataclass
 class Eval(Common):
-    """Score a run's model on titles, each title on its own: losses with 95 % intervals over titles, the hardest and
-    easiest titles, and the share that was trained on too.
+    """Score a run's model on documents, each on its own: losses with 95 % intervals over documents, the hardest and
+    easiest of them, and the share that was trained on too.
 
-    Without --data.path, the run's own validation titles are scored (or another split, by --split).
+    Without --data.path, the run's own validation documents are scored (or another split, by --split).
     """
 
     run: RunFolderArgument = dataclasses.field(kw_only=True)
@@ -59,19 +59,29 @@ class Eval(Common):
     all: Annotated[
         bool, arg(help="Score every checkpoint the run has kept, not only the newest."), FlagCreatePairsOff
     ] = False
-    show: Annotated[int, arg(help="How many of the hardest and easiest titles to show.")] = 5
+    show: Annotated[int, arg(help="How many of the hardest and easiest documents to show.")] = 5
     data: EvalData = dataclasses.field(default_factory=EvalData)
 
 
 @dataclasses.dataclass
 class Sample(Common):
-    """Write new titles with a run's model."""
+    """Write new documents with a run's model."""
 
     run: RunFolderArgument = dataclasses.field(kw_only=True)
-    prefix: Annotated[str, arg(help="Text that every title begins with.")] = ""
-    n: Annotated[int, arg(help="How many titles.")] = 5
+    prefix: Annotated[str, arg(help="Text that every document begins with.")] = ""
+    n: Annotated[int, arg(help="How many documents.")] = 5
     temperature: Annotated[float, arg(help="1 samples as the model was trained, lower is bolder, 0 is greedy.")] = 1.0
-    seed: Annotated[int, arg(help="The same seed writes the same titles.")] = 0
+    seed: Annotated[int, arg(help="The same seed writes the same documents.")] = 0
+
+
+@dataclasses.dataclass
+class Cache(Common):
+    """Show what was prepared on this machine: corpora, tokenizers and ids, which all runs share.
+
+    SHORTRUN_CACHE names another folder for it.
+    """
+
+    clear: Annotated[bool, arg(help="Remove it all; the next run makes what it needs."), FlagCreatePairsOff] = False
 
 
 @dataclasses.dataclass

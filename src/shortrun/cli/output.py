@@ -5,29 +5,37 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from shortrun.cache import Entry
 from shortrun.cards import CARDS, Card
 
+if TYPE_CHECKING:  # both import torch
+    from shortrun.runs.result import Result
+    from shortrun.view.evaluate import Report
 
-def show_run(scores: dict[str, Any], as_json: bool) -> None:
-    """The end of a run: its losses, five titles, and where it lies."""
+
+def show_run(result: Result, as_json: bool) -> None:
+    """The end of a run: its losses, five documents it writes, and where it lies."""
     if not is_first_process():
         return
+    scores = result.as_dict()
     if as_json:
         print(json.dumps(scores))
         return
-    from shortrun.train.trained import load_trained
+    from shortrun.runs.trained import load_trained
 
     rows = {
         "loss (nats per character)": f"{scores['loss']:.4f}",
         "official loss, coverage": f"{scores['official_loss']:.4f}, {scores['coverage']:.1%} of the targets scored"
         if scores["coverage"]
-        else "none: the validation titles are shorter than one span",
+        else "none: the validation documents are shorter than one span",
         "bits per byte": f"{scores['bits_per_byte']:.4f}",
         "perplexity (per token)": perplexity(scores),
     }
@@ -40,16 +48,17 @@ def show_run(scores: dict[str, Any], as_json: bool) -> None:
         f"{scores['seconds']:.0f} s, {scores['tokens_per_second'] or 0:,.0f} tokens/s"
     )
     show_pairs("scores" if scores["complete"] else f"scores after {scores['steps']} steps (not finished)", rows)
-    print("\nfive titles it writes:")
-    for title in load_trained(Path(scores["run"])).sample(prefix="", count=5, temperature=1.0, seed=0):
-        shown = visible(title)
+    print("\nfive documents it writes:")
+    for document in load_trained(Path(scores["run"])).sample(prefix="", count=5, temperature=1.0, seed=0):
+        shown = visible(document)
         print(f"  {shown[:200]}{'…' * (len(shown) > 200)}")
     print(f"\nrun folder: {scores['run']}")
 
 
-def show_evaluation(run: Path, result: dict[str, Any]) -> None:
-    """Losses of each checkpoint, and the titles at either end."""
-    table = Table(title=f"{run}: {result['titles']:,} titles", title_justify="left")
+def show_evaluation(report: Report, count: int) -> None:
+    """Losses of each checkpoint, and `count` documents at either end."""
+    result = report.as_dict(count)
+    table = Table(title=f"{report.run}: {result['documents']:,} documents", title_justify="left")
     for heading in (
         "step",
         "loss",
@@ -75,11 +84,13 @@ def show_evaluation(run: Path, result: dict[str, Any]) -> None:
         )
     show(table)
     share = result["share_in_training"]
-    print("the training titles can't be read any more" if share is None else f"{share:.2%} of them were trained on too")
+    print(
+        "the training documents can't be read any more" if share is None else f"{share:.2%} of them were trained on too"
+    )
     for kind in ("hardest", "easiest"):
-        print(f"\n{kind} titles (nats per character):")
-        for title in result[kind]:
-            print(f"  {title['loss']:.3f}  {visible(title['title'])}")
+        print(f"\n{kind} documents (nats per character):")
+        for found in result[kind]:
+            print(f"  {found['loss']:.3f}  {visible(found['document'])}")
 
 
 def show_plan(recipe: str, found: dict[str, Any]) -> None:
@@ -108,14 +119,24 @@ def show_techniques(cards: list[Card]) -> None:
 def show_data(manifest: dict[str, Any]) -> None:
     """Counts and fingerprints of the splits, duplicates, and what cleaning changed."""
     table = Table(title=f"{manifest['source']}, sha256 {manifest['sha256']}")
-    for heading in ("split", "titles", "characters", "bytes", "repeated inside", "sha256"):
+    for heading in ("split", "documents", "characters", "bytes", "repeated inside", "sha256"):
         table.add_column(heading, justify="right" if heading not in ("split", "sha256") else "left")
     for name, split in manifest["splits"].items():
-        numbers = (split[key] for key in ("titles", "characters", "bytes", "duplicates_inside"))
+        numbers = (split[key] for key in ("documents", "characters", "bytes", "duplicates_inside"))
         table.add_row(name, *(f"{number:,}" for number in numbers), split["sha256"][:12])
     show(table)
     for name, count in {**manifest["duplicates_across"], **manifest["cleaning"]}.items():
         print(f"{name.replace('_', ' ')}: {count:,}")
+
+
+def show_cache(root: Path, entries: Sequence[Entry]) -> None:
+    table = Table(title=f"{root}: {sum(entry.bytes for entry in entries) / 1e6:,.1f} MB", title_justify="left")
+    for heading in ("kind", "what", "MB", "last used"):
+        table.add_column(heading, justify="right" if heading == "MB" else "left")
+    for entry in entries:
+        used = datetime.fromtimestamp(entry.last_used).astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(entry.kind, entry.about, f"{entry.bytes / 1e6:,.1f}", used)
+    show(table)
 
 
 def show_pairs(title: str, rows: dict[str, str]) -> None:
@@ -140,10 +161,10 @@ def perplexity(scores: dict[str, Any]) -> str:
     return "too large" if scores["perplexity"] is None else f"{scores['perplexity']:.2f}"
 
 
-def visible(title: str) -> str:
-    """The title with control characters escaped, so that what a model writes can't steer a terminal."""
+def visible(document: str) -> str:
+    """The document with control characters escaped, so that what a model writes can't steer a terminal."""
     return "".join(
-        c if c.isprintable() or c == "\N{ZERO WIDTH JOINER}" else c.encode("unicode_escape").decode() for c in title
+        c if c.isprintable() or c == "\N{ZERO WIDTH JOINER}" else c.encode("unicode_escape").decode() for c in document
     )
 
 

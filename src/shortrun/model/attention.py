@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shortrun import recipe
 from shortrun.model.dropout import Dropout, drop
+from shortrun.recipe import ModelConfig
 
 
-class Cache:
+class LayerCache:
     """The keys and values of what one layer has seen, so that in sampling each new token costs one position alone."""
 
     def __init__(self) -> None:
@@ -43,20 +43,20 @@ class Cache:
 class CausalSelfAttention(nn.Module):
     """Each position attends to itself and to what stands before it in its row (with `isolate_titles`, in its title)."""
 
-    def __init__(self, settings: recipe.Model, block_size: int) -> None:
+    def __init__(self, config: ModelConfig, block_size: int) -> None:
         super().__init__()
-        D, H, K = settings.d_model, settings.n_head, settings.d_model // settings.n_head
+        D, H, K = config.d_model, config.n_head, config.d_model // config.n_head
         self.n_head = H
-        self.dropout = settings.dropout
-        self.qkv = nn.Linear(D, 3 * D, bias=settings.bias)
-        self.proj = nn.Linear(D, D, bias=settings.bias)
-        self.resid_drop = Dropout(settings.dropout)
-        self.rotary = Rotary(K, block_size, settings.rope_base) if settings.positions == "rotary" else None
-        self.q_norm = nn.RMSNorm(K) if settings.qk_norm else None
-        self.k_norm = nn.RMSNorm(K) if settings.qk_norm else None
-        self.gate = nn.Linear(D, H, bias=settings.bias) if settings.output_gate else None
+        self.dropout = config.dropout
+        self.qkv = nn.Linear(D, 3 * D, bias=config.bias)
+        self.proj = nn.Linear(D, D, bias=config.bias)
+        self.resid_drop = Dropout(config.dropout)
+        self.rotary = Rotary(K, block_size, config.rope_base) if config.positions == "rotary" else None
+        self.q_norm = nn.RMSNorm(K) if config.qk_norm else None
+        self.k_norm = nn.RMSNorm(K) if config.qk_norm else None
+        self.gate = nn.Linear(D, H, bias=config.bias) if config.output_gate else None
 
-    def forward(self, x_BTD: Tensor, titles: Titles | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, titles: Titles | None = None, cache: LayerCache | None = None) -> Tensor:
         """`titles`: attention stays inside each; None: inside each row. `x_BTD` follows what the `cache` holds, and joins
         it."""
         B, T, D = x_BTD.shape

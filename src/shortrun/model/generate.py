@@ -1,24 +1,22 @@
-"""Sampling: new titles from a model, all at once, one token at a time.
+"""Sampling: new documents from a model, all at once, one token at a time.
 
-Each step computes the newest token of each title alone: the keys and values of those before it are cached.
+Each step computes the newest token of each document alone, because a cache remembers those before it.
 
-Shapes: N titles, B of them not ended, T tokens that the model has yet to see, V vocabulary, S steps.
+Shapes: N documents, B of them not ended, T tokens that the model has yet to see, V vocabulary, S steps.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from shortrun.model.attention import Cache
-from shortrun.model.gpt import GPT
+from shortrun.model.language_model import Cache, LanguageModel
 
 
 @torch.no_grad()
 def generate(
-    model: GPT,
+    model: LanguageModel,
     prefix: list[int],
     *,
     count: int,
@@ -28,40 +26,40 @@ def generate(
     seed: int,
     max_tokens: int,
 ) -> list[list[int]]:
-    """Continues `eos + prefix` `count` times until each title's end, at most `max_tokens` tokens.
+    """Continues `eos + prefix` `count` times until each document's end, at most `max_tokens` tokens.
 
     temperature 1 samples from the model's own distribution, lower is bolder, 0 always takes the likeliest token.
-    `banned` ids (padding, unknown) are never drawn. Returns each title's ids, prefix included, end not.
+    `banned` ids (padding, unknown) are never drawn. Returns each document's ids, prefix included, end not.
 
-    The n-th title is decided by the model, the prefix, the seed (0 or more) and n: how many others are drawn beside it
+    The n-th document is decided by the model, the prefix, the seed (0 or more) and n: how many others are drawn beside it
     moves its logits by rounding alone.
     """
-    device = model.head_VD.device
+    device = next(model.parameters()).device
     steps = max(max_tokens - len(prefix), 0)
     uniform_NS = torch.from_numpy(np.stack([np.random.default_rng([seed, n]).random(steps) for n in range(count)]))
-    titles = [list(prefix) for _ in range(count)]
+    documents = [list(prefix) for _ in range(count)]
     going_B = torch.arange(count)
     x_BT = torch.tensor([[eos, *prefix]] * count)
-    caches: list[Cache] | None = [Cache() for _ in model.blocks]
+    cache: Cache | None = model.new_cache()
     model.eval()
     for step in range(steps):
         if 1 + len(prefix) + step > model.block_size:  # the window slides: every token has a new position
-            caches = None
-            x_BT = torch.tensor([[eos, *titles[n]][-model.block_size :] for n in going_B.tolist()])
-        logits_BV = F.linear(model.hidden(x_BT.to(device), caches)[:, -1], model.head_VD).float().cpu()
+            cache = None
+            x_BT = torch.tensor([[eos, *documents[n]][-model.block_size :] for n in going_B.tolist()])
+        logits_BV = model(x_BT.to(device), cache)[:, -1].float().cpu()
         logits_BV[:, banned] = -torch.inf
         next_B = _draw(logits_BV, temperature, uniform_NS[going_B, step])
         on_B = next_B != eos
         if not on_B.all():
             next_B, going_B = next_B[on_B], going_B[on_B]
-            for cache in caches or []:
+            if cache is not None:
                 cache.keep(on_B.to(device))
         if not len(going_B):
             break
         for n, token in zip(going_B.tolist(), next_B.tolist(), strict=True):
-            titles[n].append(token)
+            documents[n].append(token)
         x_BT = next_B[:, None]
-    return titles
+    return documents
 
 
 def _draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor) -> Tensor:

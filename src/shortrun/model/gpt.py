@@ -8,57 +8,17 @@ Shapes: B rows, T positions, D d_model, V vocabulary.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shortrun import recipe
-from shortrun.model.attention import Cache, CausalSelfAttention, Titles
+from shortrun.model.attention import CausalSelfAttention, LayerCache, Titles
 from shortrun.model.dropout import Dropout
-
-
-class MLP(nn.Module):
-    """Two linear maps with a GELU or a squared ReLU (So et al. 2021, arXiv 2109.08668) between, four times as wide inside."""
-
-    def __init__(self, settings: recipe.Model) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(settings.d_model, 4 * settings.d_model, bias=settings.bias),
-            nn.GELU() if settings.mlp == "gelu" else SquaredReLU(),
-            nn.Linear(4 * settings.d_model, settings.d_model, bias=settings.bias),
-            Dropout(settings.dropout),
-        )
-
-    @property
-    def to_stream(self) -> nn.Linear:
-        """The map that writes to the residual stream."""
-        linear: nn.Linear = self.net[2]  # type: ignore[assignment]
-        return linear
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        out_BTD: Tensor = self.net(x_BTD)
-        return out_BTD
-
-
-class SquaredReLU(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x).square()
-
-
-class SwiGLU(nn.Module):
-    """SiLU(gate) * value, 8/3 times as wide inside, to the next multiple of 8 (Shazeer 2020, arXiv 2002.05202)."""
-
-    def __init__(self, settings: recipe.Model) -> None:
-        super().__init__()
-        width = -(-settings.d_model * 8 // 3 // 8) * 8
-        self.gate_value = nn.Linear(settings.d_model, 2 * width, bias=settings.bias)
-        self.to_stream = nn.Linear(width, settings.d_model, bias=settings.bias)
-        self.drop = Dropout(settings.dropout)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        gate, value = self.gate_value(x_BTD).chunk(2, dim=-1)
-        out_BTD: Tensor = self.drop(self.to_stream(F.silu(gate) * value))
-        return out_BTD
+from shortrun.model.language_model import Cache, Caches, LanguageModel
+from shortrun.model.mlp import KINDS, SwiGLU
+from shortrun.recipe import ModelConfig
 
 
 class LayerScale(nn.Module):
@@ -75,17 +35,17 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each on the normalised stream and added to it: one after the other, or side by side."""
 
-    def __init__(self, settings: recipe.Model, block_size: int) -> None:
+    def __init__(self, config: ModelConfig, block_size: int) -> None:
         super().__init__()
-        self.parallel = settings.block == "parallel"
-        self.ln1 = make_norm(settings)
-        self.attn = CausalSelfAttention(settings, block_size)
-        self.ln2 = nn.Identity() if self.parallel else make_norm(settings)
-        self.mlp: MLP | SwiGLU = SwiGLU(settings) if settings.mlp == "swiglu" else MLP(settings)
-        self.scale1 = _layer_scale(settings)
-        self.scale2 = _layer_scale(settings)
+        self.parallel = config.block == "parallel"
+        self.ln1 = make_norm(config)
+        self.attn = CausalSelfAttention(config, block_size)
+        self.ln2 = nn.Identity() if self.parallel else make_norm(config)
+        self.mlp = KINDS[config.mlp].make(config)
+        self.scale1 = _layer_scale(config)
+        self.scale2 = _layer_scale(config)
 
-    def forward(self, x_BTD: Tensor, titles: Titles | None, cache: Cache | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, titles: Titles | None, cache: LayerCache | None = None) -> Tensor:
         normed_BTD = self.ln1(x_BTD)
         attended_BTD = x_BTD + self.scale1(self.attn(normed_BTD, titles, cache))
         seen_BTD = normed_BTD if self.parallel else self.ln2(attended_BTD)
@@ -93,34 +53,34 @@ class Block(nn.Module):
         return out_BTD
 
 
-def make_norm(settings: recipe.Model) -> nn.Module:
+def make_norm(config: ModelConfig) -> nn.Module:
     """LayerNorm, or RMSNorm (Zhang & Sennrich 2019, arXiv 1910.07467)."""
-    if settings.norm == "rmsnorm":
-        return nn.RMSNorm(settings.d_model, eps=1e-5)
-    return nn.LayerNorm(settings.d_model, bias=settings.bias)
+    if config.norm == "rmsnorm":
+        return nn.RMSNorm(config.d_model, eps=1e-5)
+    return nn.LayerNorm(config.d_model, bias=config.bias)
 
 
-def _layer_scale(settings: recipe.Model) -> nn.Module:
-    return nn.Identity() if settings.layer_scale is None else LayerScale(settings.d_model, settings.layer_scale)
+def _layer_scale(config: ModelConfig) -> nn.Module:
+    return nn.Identity() if config.layer_scale is None else LayerScale(config.d_model, config.layer_scale)
 
 
-class GPT(nn.Module):
+class GPT(LanguageModel):
     """Token ids to logits. Weights are drawn from torch's global generator: seed it first."""
 
-    def __init__(self, settings: recipe.Model, vocab_size: int, block_size: int, eos: int) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int, block_size: int, eos: int) -> None:
         super().__init__()
-        self.block_size, self.d_model = block_size, settings.d_model
-        self.eos, self.isolate_titles, self.word_dropout = eos, settings.isolate_titles, settings.word_dropout
-        self.embedding_scale = settings.d_model**-0.5 if settings.scale_embeddings else 1.0
-        self.token_emb = nn.Embedding(vocab_size, settings.d_model)
-        learned = settings.positions == "learned"
-        self.pos_emb = nn.Parameter(torch.zeros(1, block_size, settings.d_model)) if learned else None
-        self.drop = Dropout(settings.dropout)
-        self.blocks = nn.ModuleList(Block(settings, block_size) for _ in range(settings.n_layer))
-        self.ln_f = make_norm(settings)
-        self.head = None if settings.tied_head else nn.Linear(settings.d_model, vocab_size, bias=False)
+        self.block_size, self.vocab_size, self.d_model = block_size, vocab_size, config.d_model
+        self.eos, self.isolate_titles, self.word_dropout = eos, config.isolate_titles, config.word_dropout
+        self.embedding_scale = config.d_model**-0.5 if config.scale_embeddings else 1.0
+        self.token_emb = nn.Embedding(vocab_size, config.d_model)
+        learned = config.positions == "learned"
+        self.pos_emb = nn.Parameter(torch.zeros(1, block_size, config.d_model)) if learned else None
+        self.drop = Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, block_size) for _ in range(config.n_layer))
+        self.ln_f = make_norm(config)
+        self.head = None if config.tied_head else nn.Linear(config.d_model, vocab_size, bias=False)
         self.apply(self._init_weights)
-        if settings.init == "residual":
+        if config.init == "residual":
             self._shrink_what_writes_to_the_stream()
 
     @staticmethod
@@ -144,17 +104,19 @@ class GPT(nn.Module):
         """The head's weights: the logits are the last hidden states times these."""
         return (self.head or self.token_emb).weight
 
-    def forward(self, x_BT: Tensor) -> Tensor:
-        """Logits_BTV of the token after each position. T may be at most block_size."""
-        return F.linear(self.hidden(x_BT), self.head_VD)
+    def forward(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
+        return F.linear(self.hidden(x_BT, cache), self.head_VD)
 
-    def hidden(self, x_BT: Tensor, caches: list[Cache] | None = None) -> Tensor:
+    def new_cache(self) -> Caches:
+        return Caches([LayerCache() for _ in self.blocks])
+
+    def hidden(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
         """The normalised last hidden state hidden_BTD of each position, from which the head makes logits.
 
-        With `caches`, one for each block, `x_BT` goes on from what they hold: first a prompt, then a token at a time, all
-        of one title.
+        With a `cache`, `x_BT` goes on from what it holds: first a prompt, then a token at a time, all of one document.
         """
-        start = caches[0].length if caches else 0
+        layers = cache.parts if isinstance(cache, Caches) else [None] * len(self.blocks)
+        start = cache.length if cache else 0
         x_BTD = self.token_emb(x_BT) * self.embedding_scale
         if self.training and self.word_dropout:
             dropped_BT = (torch.rand(x_BT.shape, device=x_BT.device) < self.word_dropout) & (x_BT != self.eos)
@@ -163,16 +125,28 @@ class GPT(nn.Module):
             x_BTD = x_BTD + self.pos_emb[:, start : start + x_BT.shape[1]]
         x_BTD = self.drop(x_BTD)
         titles = Titles(x_BT, self.eos) if self.isolate_titles and start == 0 else None
-        for layer, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, titles, caches[layer] if caches else None)
+        for block, layer in zip(self.blocks, layers, strict=True):
+            x_BTD = block(x_BTD, titles, layer)
         hidden_BTD: Tensor = self.ln_f(x_BTD)
         return hidden_BTD
-
-    def count_parameters(self) -> int:
-        """Trained numbers; a tied head shares the embedding's and is not counted again."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self) -> int:
         """Floating-point operations of one forward and backward pass, per token: 6 for each parameter, and
         12 * layers * T * D for attention over a full row (Kaplan et al. 2020, section 2.1)."""
         return 6 * self.count_parameters() + 12 * len(self.blocks) * self.block_size * self.d_model
+
+
+def block_matrices(model: nn.Module) -> list[tuple[nn.Parameter, int]]:
+    """The linear maps inside a model's blocks, but for gates, with how many matrices each stacks along its rows.
+
+    Query, key and value are one map of three matrices, SwiGLU's gate and value one of two.
+    """
+    found: list[tuple[nn.Linear, int]] = []
+    for block in model.modules():
+        if isinstance(block, Block):
+            found += [(block.attn.qkv, 3), (block.attn.proj, 1)]
+            if isinstance(block.mlp, SwiGLU):
+                found += [(block.mlp.gate_value, 2), (block.mlp.to_stream, 1)]
+            else:
+                found += [(block.mlp.to_inner, 1), (block.mlp.to_stream, 1)]
+    return [(cast("nn.Parameter", linear.weight), count) for linear, count in found]

@@ -1,14 +1,17 @@
-"""Optimizers, by name, and which parameters each takes care of."""
+"""Optimizers, by name: how each is built, which parameters it takes care of, what it keeps in memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from shortrun import recipe
 from shortrun.errors import UserError
+from shortrun.model.gpt import block_matrices
+from shortrun.recipe import OptimConfig
 
 
 class Optimizers:
@@ -22,11 +25,11 @@ class Optimizers:
     def groups(self) -> list[dict[str, Any]]:
         return [group for part in self.parts for group in part.param_groups]
 
-    def step(self, rate: float, decay: float = 1.0) -> None:
-        """Moves the weights at `rate` times each group's peak learning rate and `decay` times its weight decay."""
+    def step(self, lr_scale: float, decay_scale: float = 1.0) -> None:
+        """Moves the weights at `lr_scale` times each group's peak learning rate, `decay_scale` times its weight decay."""
         for group in self.groups():
-            group["lr"] = rate * group["peak"]
-            group["weight_decay"] = decay * group["peak_weight_decay"]
+            group["lr"] = lr_scale * group["peak"]
+            group["weight_decay"] = decay_scale * group["peak_weight_decay"]
         for part in self.parts:
             part.step()
 
@@ -42,43 +45,80 @@ class Optimizers:
             part.load_state_dict(saved)
 
 
-def make_optimizer(model: nn.Module, settings: recipe.Optim) -> Optimizers:
-    """The optimizer a recipe names, over all of a model's parameters.
+Groups = list[dict[str, Any]]
+"""Parameter groups, as torch's optimizers take them."""
 
-    muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) takes the blocks' linear maps; adamw the embeddings, the
-    head, gates, norms and biases. lion (Chen et al. 2023, arXiv 2302.06675) and soap (Vyas et al. 2024, arXiv 2409.11321;
-    its first step only looks at the gradient) take every parameter. Raises UserError where their library is missing.
-    """
-    matrices = _matrices(model)
-    in_blocks = {id(p) for name, p in model.named_parameters() if name.startswith("blocks.") and ".gate." not in name}
-    by_muon = [p for p in matrices if id(p) in in_blocks] if settings.name == "muon" else []
-    taken = {id(p) for p in by_muon}
-    rest = [p for p in model.parameters() if id(p) not in taken]
-    groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": settings.weight_decay}]
-    if settings.decay == "matrices":
-        decaying = {id(p) for p in matrices}
-        groups = [
-            {"params": [p for p in rest if id(p) in decaying], "weight_decay": settings.weight_decay},
-            {"params": [p for p in rest if id(p) not in decaying], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-    match settings.name:
-        case "sgd":
-            return Optimizers(torch.optim.SGD(groups, lr=settings.lr))
-        case "lion":
-            return Optimizers(_library().Lion(groups, lr=settings.lr, betas=settings.betas))
-        case "soap":
-            return Optimizers(_library().SOAP(groups, lr=settings.lr, betas=settings.betas))
-    adamw = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
-    if settings.name == "adamw":
-        return Optimizers(adamw)
+
+@dataclass(frozen=True)
+class Kind:
+    """All there is to know of one optimizer; its settings are in `recipe.OptimConfig`."""
+
+    build: Callable[[nn.Module, OptimConfig], Optimizers]
+    """Over all of a model's parameters."""
+    remembered: float
+    """Numbers that it keeps for each parameter, about."""
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizers:
+    """The optimizer a recipe names, over all of a model's parameters. Raises UserError where its library is missing."""
+    return OPTIMIZERS[config.name].build(model, config)
+
+
+def _sgd(model: nn.Module, config: OptimConfig) -> Optimizers:
+    """Without momentum, as the baseline."""
+    return Optimizers(torch.optim.SGD(_groups(model, config), lr=config.lr))
+
+
+def _adamw(model: nn.Module, config: OptimConfig) -> Optimizers:
+    """Loshchilov & Hutter 2019, arXiv 1711.05101."""
+    return Optimizers(_adamw_over(_groups(model, config), config))
+
+
+def _muon(model: nn.Module, config: OptimConfig) -> Optimizers:
+    """Jordan et al. 2024, kellerjordan.github.io/posts/muon: the blocks' matrices by Muon, everything else by AdamW."""
+    matrices = [matrix for matrix, _ in block_matrices(model)]
     muon = torch.optim.Muon(
-        by_muon,
-        lr=settings.muon_lr,
-        momentum=settings.muon_momentum,
-        weight_decay=settings.muon_weight_decay,
+        matrices, lr=config.muon_lr, momentum=config.muon_momentum, weight_decay=config.muon_weight_decay
     )
-    return Optimizers(muon, adamw)
+    return Optimizers(muon, _adamw_over(_groups(model, config, without=matrices), config))
+
+
+def _lion(model: nn.Module, config: OptimConfig) -> Optimizers:
+    """Chen et al. 2023, arXiv 2302.06675."""
+    return Optimizers(_library().Lion(_groups(model, config), lr=config.lr, betas=config.betas))
+
+
+def _soap(model: nn.Module, config: OptimConfig) -> Optimizers:
+    """Vyas et al. 2024, arXiv 2409.11321. Its first step only looks at the gradient."""
+    return Optimizers(_library().SOAP(_groups(model, config), lr=config.lr, betas=config.betas))
+
+
+OPTIMIZERS = {
+    "sgd": Kind(_sgd, remembered=0),
+    "adamw": Kind(_adamw, remembered=2),
+    "muon": Kind(_muon, remembered=1.5),
+    "lion": Kind(_lion, remembered=1),
+    "soap": Kind(_soap, remembered=6),
+}
+
+
+def _adamw_over(groups: Groups, config: OptimConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def _groups(model: nn.Module, config: OptimConfig, without: list[nn.Parameter] | None = None) -> Groups:
+    """A model's parameters, but for some, in one group, or in two of which only the first decays."""
+    taken = {id(parameter) for parameter in without or ()}
+    parameters = [parameter for parameter in model.parameters() if id(parameter) not in taken]
+    if config.decay == "all":
+        return [{"params": parameters, "weight_decay": config.weight_decay}]
+    # a tied head is an embedding, not a linear map
+    linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    groups: Groups = [
+        {"params": [p for p in parameters if id(p) in linear], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if id(p) not in linear], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _library() -> Any:
@@ -87,9 +127,3 @@ def _library() -> Any:
     except ImportError:
         raise UserError("The lion and soap optimizers come with an extra: pip install 'shortrun[optimizers]'") from None
     return pytorch_optimizer
-
-
-def _matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Weights of linear maps (a tied head is an embedding, not one of them)."""
-    linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
-    return [parameter for parameter in model.parameters() if id(parameter) in linear]

@@ -5,38 +5,38 @@ from __future__ import annotations
 from math import cos, pi, sqrt
 from typing import Literal
 
-from shortrun.recipe import Schedule
+from shortrun.recipe import ScheduleConfig
 
 
-def rate(step: int, total_steps: int, settings: Schedule, peak: float) -> float:
+def lr_scale(step: int, total_steps: int, config: ScheduleConfig, peak: float) -> float:
     """The learning rate of a step (counted from 1) as a share of `peak`.
 
     cosine without warmup is what `CosineAnnealingLR(T_max=total_steps, eta_min=min_lr)` gives (Loshchilov & Hutter 2017,
     arXiv 1608.03983). wsd is warmup, a plateau, and a decay by 1 - sqrt (Hägele et al. 2024, arXiv 2405.18392).
     """
-    warmup = round(settings.warmup * total_steps) if settings.warmup < 1 else int(settings.warmup)
+    warmup = round(config.warmup * total_steps) if config.warmup < 1 else int(config.warmup)
     if step <= warmup:
         return step / warmup
     done, steps = step - 1 - warmup, max(total_steps - warmup, 1)
-    floor = settings.min_lr / peak
-    return floor + (1 - floor) * _shape(done / steps, settings, share_of_all=steps / total_steps)
+    floor = config.min_lr / peak
+    return floor + (1 - floor) * _shape(done / steps, config, share_of_all=steps / total_steps)
 
 
-def decay_rate(step: int, total_steps: int, settings: Schedule) -> float:
+def decay_scale(step: int, total_steps: int, config: ScheduleConfig) -> float:
     """Weight decay at a step (counted from 1) as a share of the recipe's value: from 1 towards 0, just after the last step.
 
     It multiplies the learning rate, so it falls with that besides (Loshchilov & Hutter 2019, arXiv 1711.05101).
     """
-    return _fall((step - 1) / total_steps, settings.weight_decay)
+    return _fall((step - 1) / total_steps, config.weight_decay)
 
 
-def _shape(progress: float, settings: Schedule, share_of_all: float) -> float:
+def _shape(progress: float, config: ScheduleConfig, share_of_all: float) -> float:
     """From 1 towards 0 as `progress` goes from 0 to 1 (reached just after the last step)."""
-    match settings.name:
+    match config.name:
         case "restarts":
-            return _fall(progress * settings.cycles % 1, "cosine")
+            return _fall(progress * config.cycles % 1, "cosine")
         case "wsd":
-            begins = max(1 - settings.decay_frac / share_of_all, 0.0)
+            begins = max(1 - config.decay_frac / share_of_all, 0.0)
             return 1.0 if progress <= begins else 1 - sqrt((progress - begins) / (1 - begins))
         case name:
             return _fall(progress, name)

@@ -1,24 +1,30 @@
 """Computing the losses of a model: which tokens go through it, in which rows. The definitions are in `losses`.
 
-Shapes: B rows, T positions, V vocabulary.
+Shapes: B rows, T positions, D documents, W windows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from shortrun.model.gpt import GPT
-from shortrun.score.losses import Loss, OfficialLoss, joined_bytes, joined_characters, token_nats
-from shortrun.tokens.batches import IGNORE
+from shortrun.model.language_model import LanguageModel
+from shortrun.score.cross_entropy import token_nats
+from shortrun.score.intervals import bootstrap_interval
+from shortrun.score.losses import EOS_BYTES, EOS_CHARACTERS, Loss, OfficialLoss
+from shortrun.text.corpus import Corpus
+from shortrun.text.documents import Documents
+from shortrun.tokens.encoded import EncodedDocuments, encoded_split, stream_of_split
 from shortrun.tokens.tokenizer import Tokenizer
+from shortrun.tokens.windows import of_like_length, rows_of, windows_of
 
 TOKENS_AT_ONCE = 2048
 """Tokens that go through a model at once on a CPU, in scoring and in training: as fast as more, in less memory
@@ -45,92 +51,103 @@ ALL = Share()
 
 
 @dataclass(frozen=True)
-class Window:
-    """A row to score: a stretch of one title; targets that are only context here are IGNORE."""
+class Evaluation:
+    """A model's losses on some documents."""
 
-    title: int
-    inputs: list[int]
-    targets: list[int]
+    loss: Loss
+    official: OfficialLoss
+    nats_D: NDArray[np.float64]
+    """-log p of each document and its end."""
+    characters_D: NDArray[np.int64]
+    """Of each document, its end counted as EOS_CHARACTERS."""
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss.nats + self.official.nats)
+
+    def interval(self) -> tuple[float, float]:
+        """The 95 % bootstrap interval of `loss` over documents."""
+        return bootstrap_interval(self.nats_D, self.characters_D)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The losses and their sums, JSON-ready."""
+        return {**self.loss.as_dict(), "official_loss": self.official.loss, "coverage": self.official.coverage}
 
 
 class ScoringSet:
-    """Titles made ready to be scored: through the lossless gate, encoded and counted once, scored as often as needed."""
+    """Documents made ready to be scored: through the lossless gate, encoded and counted once, scored as often as needed."""
 
-    def __init__(self, tokenizer: Tokenizer, titles: Sequence[str]) -> None:
-        """Raises UserError, showing a title, if the tokenizer does not give every one back exactly."""
-        tokenizer.require_lossless(titles)
-        self._eos = tokenizer.eos
-        self.encoded = tokenizer.encode_many(titles)
-        self.joined_ids = tokenizer.encode_joined(titles)
-        self.characters = joined_characters(titles)
-        self.bytes = joined_bytes(titles)
+    def __init__(self, encoded: EncodedDocuments, stream: NDArray[np.integer], documents: Documents) -> None:
+        self.encoded, self.stream, self.documents = encoded, stream, documents
+        self.characters = int(documents.lengths_D().sum()) + EOS_CHARACTERS * len(documents)
+        self.bytes = documents.bytes() + EOS_BYTES * len(documents)
 
-    def loss(self, model: GPT, *, batch_tokens: int = TOKENS_AT_ONCE, share: Share = ALL) -> Loss:
-        """`loss`, `bits_per_byte` and `perplexity` of a model on these titles, each on its own."""
-        return self.summed(self.title_nats(model, batch_tokens=batch_tokens, share=share))
+    @classmethod
+    def of_split(cls, corpus: Corpus, split: str, tokenizer: Tokenizer) -> ScoringSet:
+        """A split of a corpus, its ids from the cache.
 
-    def title_nats(self, model: GPT, *, batch_tokens: int = TOKENS_AT_ONCE, share: Share = ALL) -> NDArray[np.float64]:
-        """-log p of each title and its end under a model, in nats."""
-        return title_nats(
-            model, self.encoded, eos=self._eos, block_size=model.block_size, batch_tokens=batch_tokens, share=share
+        Raises UserError, showing a document, if the tokenizer does not give every one back exactly.
+        """
+        encoded = encoded_split(corpus, split, tokenizer)
+        if split == "train":  # not held to be lossless by what training needs
+            for _ in tokenizer.encode_losslessly(corpus.split(split)):
+                pass
+        return cls(encoded, stream_of_split(corpus, split, tokenizer), corpus.split(split))
+
+    @classmethod
+    def of(cls, documents: Documents, tokenizer: Tokenizer) -> ScoringSet:
+        """Any documents. Raises UserError, showing one, if the tokenizer does not give every one back exactly."""
+        encoded = EncodedDocuments.of(tokenizer.encode_losslessly(documents), tokenizer.eos)
+        pieces = [np.array(piece, dtype=np.int32) for piece in tokenizer.encode_joined(documents)]
+        return cls(encoded, np.concatenate(pieces), documents)
+
+    def evaluate(self, model: LanguageModel, *, block_size: int, batch_size: int, share: Share = ALL) -> Evaluation:
+        """All losses of a model; block_size and batch_size are the geometry of the official one."""
+        nats_D = document_nats(model, self.encoded, share=share)
+        return Evaluation(
+            loss=self.summed(nats_D),
+            official=official_loss(
+                model, self.stream, self.characters, block_size=block_size, batch_size=batch_size, share=share
+            ),
+            nats_D=nats_D,
+            characters_D=self.documents.lengths_D() + EOS_CHARACTERS,
         )
 
-    def summed(self, nats: NDArray[np.float64]) -> Loss:
-        """The losses that these titles' nats make."""
+    def summed(self, nats_D: NDArray[np.float64]) -> Loss:
+        """The losses that these documents' nats make."""
         return Loss(
-            nats=math.fsum(nats),  # exactly rounded: the order of titles can't move it
+            nats=math.fsum(nats_D),  # exactly rounded: the order of documents can't move it
             characters=self.characters,
             bytes=self.bytes,
-            targets=sum(len(ids) + 1 for ids in self.encoded),
-            titles=len(self.encoded),
-        )
-
-    def official_loss(self, model: nn.Module, *, block_size: int, batch_size: int, share: Share = ALL) -> OfficialLoss:
-        """Mainrun's loss of a model on these titles as one stream."""
-        return official_loss(
-            model, self.joined_ids, self.characters, block_size=block_size, batch_size=batch_size, share=share
+            targets=len(self.encoded.ids_N),
+            documents=len(self.encoded),
         )
 
 
 @torch.no_grad()
-def title_nats(
-    model: Callable[[Tensor], Tensor],
-    encoded: Sequence[Sequence[int]],
-    *,
-    eos: int,
-    block_size: int,
-    batch_tokens: int = TOKENS_AT_ONCE,
-    share: Share = ALL,
+def document_nats(
+    model: LanguageModel, documents: EncodedDocuments, *, tokens_at_once: int = TOKENS_AT_ONCE, share: Share = ALL
 ) -> NDArray[np.float64]:
-    """-log p of each title and its end, in nats, after one `eos`; shape (titles,), float64.
+    """-log p of each document and its end, in nats, after one `eos`; shape (D,), float64.
 
-    `encoded`: token ids of each title, end not included. Rows of like length are scored together, about `batch_tokens`
-    tokens at once. With a `share`, several processes divide the batches among them.
+    Rows of like length are scored together. With a `share`, several processes divide the groups among them.
     """
-    windows = [window for title, ids in enumerate(encoded) for window in _windows(title, ids, eos, block_size)]
-    windows.sort(key=lambda window: len(window.inputs))  # stable: like lengths side by side, hardly any padding
-    window_nats = np.zeros(len(windows), dtype=np.float64)
-    first = 0
+    windows = windows_of(documents.lengths_D, model.block_size)
+    nats_W = np.zeros(len(windows), dtype=np.float64)
     with _evaluating(model) as device:
-        for index, batch in enumerate(_grouped(windows, batch_tokens)):
-            here, first = slice(first, first + len(batch)), first + len(batch)
-            if not share.has(index):
-                continue
-            T = len(batch[-1].inputs)
-            x_BT = torch.tensor([window.inputs + [eos] * (T - len(window.inputs)) for window in batch], device=device)
-            y_BT = torch.tensor(
-                [window.targets + [IGNORE] * (T - len(window.targets)) for window in batch], device=device
-            )
-            window_nats[here] = token_nats(model(x_BT), y_BT).sum(dim=1).numpy()
-    nats = np.zeros(len(encoded), dtype=np.float64)
-    np.add.at(nats, [window.title for window in windows], share.combine(window_nats))
-    return nats
+        for index, group in enumerate(of_like_length(windows, tokens_at_once)):
+            if share.has(index):
+                x_BT, y_BT = rows_of(documents, windows, group)
+                nats_W[group] = token_nats(model, x_BT.to(device), y_BT.to(device)).sum(dim=1).numpy()
+    nats_D = np.zeros(len(documents), dtype=np.float64)
+    np.add.at(nats_D, windows.document_W, share.combine(nats_W))
+    return nats_D
 
 
 @torch.no_grad()
 def official_loss(
-    model: Callable[[Tensor], Tensor],
-    ids: Sequence[int],
+    model: LanguageModel,
+    stream: NDArray[np.integer],
     characters: int,
     *,
     block_size: int,
@@ -139,55 +156,28 @@ def official_loss(
 ) -> OfficialLoss:
     """Mainrun's validation loss of a stream of ids (the joined text, encoded), with its coverage."""
     span = block_size * batch_size + 1
-    stream = torch.tensor(ids, dtype=torch.int64)
     starts = range(0, len(stream) - span + 1, span)
     nats = np.zeros(len(starts), dtype=np.float64)
     with _evaluating(model) as device:
         for index, start in enumerate(starts):
             if share.has(index):
-                x_BT = stream[start : start + span - 1].view(batch_size, block_size).to(device)
-                y_BT = stream[start + 1 : start + span].view(batch_size, block_size).to(device)
+                ids = torch.from_numpy(stream[start : start + span].astype(np.int64))
+                x_BT = ids[:-1].view(batch_size, block_size).to(device)
+                y_BT = ids[1:].view(batch_size, block_size).to(device)
                 rows = max(TOKENS_AT_ONCE // block_size, 1)
-                parts = zip(torch.split(x_BT, rows), torch.split(y_BT, rows), strict=True)
-                nats[index] = sum(float(token_nats(model(x), y).sum()) for x, y in parts)
+                pieces = zip(torch.split(x_BT, rows), torch.split(y_BT, rows), strict=True)
+                nats[index] = sum(float(token_nats(model, x, y).sum()) for x, y in pieces)
     return OfficialLoss(
         nats=sum(share.combine(nats).tolist()),
         characters=characters,
         targets_scored=len(starts) * (span - 1),
-        targets=max(len(ids) - 1, 0),
+        targets=max(len(stream) - 1, 0),
     )
 
 
-def _windows(title: int, ids: Sequence[int], eos: int, block_size: int) -> Iterator[Window]:
-    """The rows in which a title's targets are scored, each target once; one row unless the title outgrows the block."""
-    inputs, targets = [eos, *ids], [*ids, eos]
-    scored = start = 0
-    while scored < len(targets):
-        stop = min(start + block_size, len(targets))
-        context = scored - start
-        yield Window(title, inputs[start:stop], [IGNORE] * context + targets[scored:stop])
-        scored = stop
-        start += max(block_size // 2, 1)
-
-
-def _grouped(windows: list[Window], batch_tokens: int) -> Iterator[list[Window]]:
-    """Cuts sorted windows into batches of at most `batch_tokens` positions, padding included (one window at least)."""
-    batch: list[Window] = []
-    for window in windows:
-        if batch and (len(batch) + 1) * len(window.inputs) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(window)
-    if batch:
-        yield batch
-
-
 @contextmanager
-def _evaluating(model: Callable[[Tensor], Tensor]) -> Iterator[torch.device]:
+def _evaluating(model: nn.Module) -> Iterator[torch.device]:
     """The model in eval mode, as it was before afterwards; gives the device of its weights."""
-    if not isinstance(model, nn.Module):
-        yield torch.device("cpu")
-        return
     was_training = model.training
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""How far a loss could be off because these titles were scored and not others."""
+"""How far a loss could be off because these documents were scored and not others."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ RESAMPLES = 2000
 def bootstrap_interval(
     nats: NDArray[np.float64], characters: NDArray[np.int64], *, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of sum(nats) / sum(characters) over titles (Efron 1979).
+    """The percentile bootstrap interval of sum(nats) / sum(characters) over documents (Efron 1979).
 
-    nats, characters: one entry a title, ends included. Titles are drawn with replacement, RESAMPLES times; the same seed
-    gives the same interval. It covers the choice of titles, not the noise between training seeds.
+    nats, characters: one entry a document, ends included. Documents are drawn with replacement, RESAMPLES times; the same seed
+    gives the same interval. It covers the choice of documents, not the noise between training seeds.
     """
     rng = np.random.default_rng(seed)
     losses = np.empty(RESAMPLES)

@@ -1,8 +1,8 @@
-"""Cleaning: what a title may not contain, taken out or replaced, and every change counted.
+"""Cleaning: what a document may not contain, taken out or replaced, and every change counted.
 
-A title is one line of text. Anything else about it stays as it is (inner spaces, every script, emoji, the characters
-"<eos>"), because the loss is measured on the text itself. What `data.normalise` asks for makes another, easier text, whose
-losses don't compare with those of the original; the manifest counts the titles it changed.
+A document keeps its inner spaces, its line breaks, every script, emoji and the characters "<eos>", because the loss is
+measured on the text itself. A Hacker News title is a document of one line. What `data.normalise` asks for makes another,
+easier text, whose losses don't compare with those of the original; the manifest counts what it changed.
 """
 
 from __future__ import annotations
@@ -17,48 +17,52 @@ NULS = re.compile("\x00")
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def _without_accents(title: str) -> str:
-    parts = unicodedata.normalize("NFD", title)
+def _without_accents(text: str) -> str:
+    parts = unicodedata.normalize("NFD", text)
     return unicodedata.normalize("NFC", "".join(c for c in parts if unicodedata.category(c) != "Mn"))
 
 
 NORMALISERS: dict[str, Callable[[str], str]] = {
-    "nfc": lambda title: unicodedata.normalize("NFC", title),
-    "nfkc": lambda title: unicodedata.normalize("NFKC", title),
+    "nfc": lambda text: unicodedata.normalize("NFC", text),
+    "nfkc": lambda text: unicodedata.normalize("NFKC", text),
     "lowercase": str.lower,
     "no-accents": _without_accents,
-    "single-spaces": lambda title: " ".join(title.split()),
+    "single-spaces": lambda text: " ".join(text.split()),
 }
 """What `data.normalise` may name. Each loses something."""
 
 
-def clean(title: str, counts: Counter[str]) -> str:
-    """The title as one line: line breaks and tabs become a space, NULs go, the ends are stripped.
+def clean(text: str, counts: Counter[str], *, one_line: bool) -> str:
+    """The text without NULs and without space at its ends; a title (`one_line`) has a space for its line breaks and tabs.
 
-    Other control characters stay: the standard task's fingerprint has four titles with one. `counts` gains what was
-    changed: titles with line breaks, NULs and lone surrogates (JSON can carry them; they are not text, and become U+FFFD).
+    Other control characters stay, because four titles of the standard task have one. `counts` gains what was changed:
+    titles with line breaks, NULs, and lone surrogates, which JSON can carry although they are no text (U+FFFD replaces
+    them).
     """
-    if not title.isprintable():  # the common case needs no closer look
-        title, found = LINE_BREAKS.subn(" ", title.strip())
-        counts["line_breaks"] += bool(found)
-        title, found = NULS.subn("", title)
+    if not text.isprintable():  # the common case needs no closer look
+        if one_line:
+            text, found = LINE_BREAKS.subn(" ", text.strip())
+            counts["line_breaks"] += bool(found)
+        text, found = NULS.subn("", text)
         counts["nul_characters"] += found
-        title, found = LONE_SURROGATES.subn("\ufffd", title)
+        text, found = LONE_SURROGATES.subn("\ufffd", text)
         counts["lone_surrogates"] += found
-    return title.strip()
+    return text.strip()
 
 
-def cleaned(rows: Iterable[str | None], counts: Counter[str], normalise: Sequence[str] = ()) -> Iterator[str]:
-    """Every title that is left after cleaning and then `normalise`; missing and blank ones are dropped and counted."""
+def cleaned(
+    rows: Iterable[str | None], counts: Counter[str], normalise: Sequence[str] = (), *, one_line: bool = False
+) -> Iterator[str]:
+    """Every text that is left after cleaning and then `normalise`; missing and blank ones are dropped and counted."""
     for row in rows:
         if row is None:
             counts["missing"] += 1
             continue
-        title = clean(row, counts)
+        text = clean(row, counts, one_line=one_line)
         for name in normalise:
-            before, title = title, NORMALISERS[name](title).strip()
-            counts[f"changed_by_{name}"] += title != before
-        if title:
-            yield title
+            before, text = text, NORMALISERS[name](text).strip()
+            counts[f"changed_by_{name}"] += text != before
+        if text:
+            yield text
         else:
             counts["blank"] += 1

@@ -1,103 +1,116 @@
-"""The corpus: a recipe's titles, split by position, with the manifest that says what exactly they are."""
+"""The corpus: a recipe's documents, split by position, with the manifest that says what exactly they are."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
+from shortrun.cache import cached
+from shortrun.disk import read_json, write_json
 from shortrun.errors import UserError, did_you_mean
-from shortrun.recipe import Data
-from shortrun.text.sources import preflight, read_titles
+from shortrun.recipe import DataConfig
+from shortrun.text.documents import Documents
+from shortrun.text.sources import identify, read_source
 from shortrun.text.synthetic import floor_nats
 
 
 @dataclass(frozen=True)
-class Split:
-    """Titles with one purpose."""
-
-    name: str
-    titles: Sequence[str]
-
-    def manifest(self) -> dict[str, Any]:
-        """Counts and fingerprint; characters and bytes without the titles' ends, the sha256 of the titles a line each."""
-        return {
-            "titles": len(self.titles),
-            "characters": sum(len(title) for title in self.titles),
-            "bytes": sum(len(title.encode()) for title in self.titles),
-            "sha256": fingerprint(self.titles),
-            "duplicates_inside": len(self.titles) - len(set(self.titles)),
-        }
-
-
-@dataclass(frozen=True)
 class Corpus:
-    """The splits of a recipe's titles. Only `train` is trained on; `tuning` and `heldout` exist where asked for."""
+    """The documents of a recipe, and the range of each split.
 
-    train: Split
-    validation: Split
-    tuning: Split | None
-    heldout: Split | None
-    manifest: dict[str, Any]
-    """JSON-ready: source, cleaning, sha256 of all selected titles, each split's counts, duplicates across splits."""
-
-    def split(self, name: str) -> Split:
-        """A split by name; raises UserError if the recipe makes none of that name."""
-        found = {split.name: split for split in (self.train, self.validation, self.tuning, self.heldout) if split}
-        if name not in found:
-            why = f" (data.{name}_titles is 0)" if name in ("tuning", "heldout") else ""
-            raise UserError(f"This recipe has no split '{name}': {did_you_mean(name, found)}{why}")
-        return found[name]
-
-
-def load_corpus(data: Data) -> Corpus:
-    """Reads, cleans and splits by position as Mainrun does: the first int(n * (1 - val_frac)) titles train.
-
-    The tuning titles are cut from the end of those; held-out titles are those beyond num_titles.
+    `train` is trained on, `validation` is scored; `tuning` and `heldout` exist where the recipe asks for them.
     """
-    preflight(data)
-    source = read_titles(data)
-    selected = len(source.titles) if data.num_titles == "all" else data.num_titles
-    titles, beyond = source.titles[:selected], source.titles[selected:]
+
+    documents: Documents
+    ranges: dict[str, tuple[int, int]]
+    manifest: dict[str, Any]
+    """JSON-ready: source, cleaning, sha256 of all selected documents, each split's counts, duplicates across splits."""
+
+    def split(self, name: str) -> Documents:
+        """The documents of a split; raises UserError if the recipe makes none of that name."""
+        if name not in self.ranges:
+            why = f" (data.{name}_titles is 0)" if name in ("tuning", "heldout") else ""
+            raise UserError(f"This recipe has no split '{name}': {did_you_mean(name, self.ranges)}{why}")
+        return self.documents[slice(*self.ranges[name])]
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the selected documents, those held out left aside."""
+        return str(self.manifest["sha256"])
+
+
+def load_corpus(data: DataConfig) -> Corpus:
+    """The corpus of a recipe, from the cache or made and put there.
+
+    Splits are cut by position as Mainrun cuts them: the first int(n * (1 - val_frac)) documents train. The tuning documents
+    are cut from the end of those; held-out documents are those beyond num_titles. Raises UserError where the data can't be
+    read or leaves a split empty.
+    """
+    made_from = {"data": data.model_dump(mode="json", exclude={"path"}), "rows": identify(data)}
+    where = ", ".join(Path(name).name for name in data.path) or data.source
+    folder = cached("corpus", made_from, where, lambda folder: _write(data, folder))
+    record = read_json(folder / "corpus.json")
+    ranges = {name: (start, stop) for name, (start, stop) in record["ranges"].items()}
+    return Corpus(Documents.open(folder / "documents.arrow"), ranges, record["manifest"])
+
+
+def _write(data: DataConfig, folder: Path) -> None:
+    """Reads, cleans and splits a recipe's documents into a folder."""
+    source = read_source(data)
+    documents = source.documents
+    selected = len(documents) if data.num_titles == "all" else data.num_titles
     boundary = int(selected * (1 - data.val_frac))
-    if not data.tuning_titles < boundary < selected:
-        raise UserError(
-            f"{selected} titles with data.val_frac = {data.val_frac} and data.tuning_titles = {data.tuning_titles} leave "
-            "nothing to train on or nothing to validate; give more titles"
-        )
     cut = boundary - data.tuning_titles
-    train, validation = Split("train", titles[:cut]), Split("validation", titles[boundary:])
-    tuning = Split("tuning", titles[cut:boundary]) if data.tuning_titles else None
-    heldout = Split("heldout", beyond) if data.heldout_titles else None
-    splits = [split for split in (train, tuning, validation, heldout) if split]
+    if not 0 < cut <= boundary < selected:
+        raise UserError(
+            f"{selected} documents with data.val_frac = {data.val_frac} and data.tuning_titles = {data.tuning_titles} "
+            "leave nothing to train on or nothing to validate; give more of them"
+        )
+    ranges = {
+        "train": (0, cut),
+        "tuning": (cut, boundary),
+        "validation": (boundary, selected),
+        "heldout": (selected, len(documents)),
+    }
+    ranges = {name: (start, stop) for name, (start, stop) in ranges.items() if start < stop}
+    splits = {name: documents[start:stop] for name, (start, stop) in ranges.items()}
     manifest: dict[str, Any] = {
         **source.origin,
         "shuffle": data.shuffle and data.source != "synthetic",  # those come in random order
         "seed": data.seed,
         "normalise": list(data.normalise),
         "cleaning": dict(sorted((+source.changes).items())),
-        "sha256": fingerprint(titles),
-        "splits": {split.name: split.manifest() for split in splits},
+        "sha256": documents_sha256(documents[:selected]),
+        "splits": {name: _counts(split) for name, split in splits.items()},
         "duplicates_across": {
-            f"{later.name} in {earlier.name}": _repeated(later, earlier) for earlier, later in combinations(splits, 2)
+            f"{later} in {earlier}": splits[later].also_in(splits[earlier])
+            for earlier, later in combinations(splits, 2)
         },
     }
     if data.source == "synthetic":
-        manifest["floor_nats"] = {split.name: floor_nats(split.titles) for split in splits if split is not train}
-    return Corpus(train, validation, tuning, heldout, manifest)
+        manifest["floor_nats"] = {name: floor_nats(split) for name, split in splits.items() if name != "train"}
+    documents.save(folder / "documents.arrow")
+    write_json(folder / "corpus.json", {"ranges": ranges, "manifest": manifest})
 
 
-def fingerprint(titles: Sequence[str]) -> str:
-    """sha256 of titles joined by newlines, as UTF-8."""
+def _counts(split: Documents) -> dict[str, Any]:
+    """Counts and fingerprint; characters and bytes are those of the texts, without the documents' ends."""
+    return {
+        "documents": len(split),
+        "characters": int(split.lengths_D().sum()),
+        "bytes": split.bytes(),
+        "sha256": documents_sha256(split),
+        "duplicates_inside": split.repeated(),
+    }
+
+
+def documents_sha256(documents: Iterable[str]) -> str:
+    """sha256 of documents joined by newlines, as UTF-8."""
     digest = hashlib.sha256()
-    for index, title in enumerate(titles):  # one at a time: joined, they would take several times their memory
-        digest.update((title if index == 0 else "\n" + title).encode())
+    for index, text in enumerate(documents):  # one at a time: joined, they would take several times their memory
+        digest.update((text if index == 0 else "\n" + text).encode())
     return digest.hexdigest()
-
-
-def _repeated(later: Split, earlier: Split) -> int:
-    """How many titles of `later` also stand in `earlier`."""
-    known = set(earlier.titles)
-    return sum(title in known for title in later.titles)

@@ -1,4 +1,4 @@
-"""Reading a column of titles from a file: .parquet, .csv, .tsv, .jsonl, .txt, each also .gz.
+"""Reading a column of text from a file: .parquet, .csv, .tsv, .jsonl, .txt, each also .gz.
 
 A file that can't be what its name says is refused with a sentence. Broken UTF-8 in text files becomes U+FFFD and is
 counted: a few bad bytes should not cost a corpus, and nothing is lost silently.
@@ -17,7 +17,7 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shortrun.errors import UserError, did_you_mean
+from shortrun.text.documents import Documents
 
 BINARY_SHARE = 0.1
 """A text file in whose first 64 KiB more than this share of bytes can't be text is taken for binary."""
 
 
-def read_column(path: Path, column: str, counts: Counter[str]) -> tuple[list[str | None], str]:
+def read_column(path: Path, column: str, counts: Counter[str]) -> tuple[Documents, str]:
     """Every row of the column, in order, and the file's sha256. `counts` gains the number of broken UTF-8 sequences."""
     read = _reader(path)
     require_file(path)
@@ -38,7 +39,7 @@ def read_column(path: Path, column: str, counts: Counter[str]) -> tuple[list[str
     content = _unzipped(path, stored) if path.suffix.lower() == ".gz" else stored
     if not content.removeprefix(codecs.BOM_UTF8).strip():
         raise UserError(f"{path} is empty")
-    return read(path, content, column, counts), hashlib.sha256(stored).hexdigest()
+    return Documents.of(read(path, content, column, counts)), hashlib.sha256(stored).hexdigest()
 
 
 def require_file(path: Path) -> None:
@@ -53,7 +54,7 @@ def require_file(path: Path) -> None:
         raise UserError(f"There is no file {path}" + (f"; in {path.parent}, did you mean '{near[0]}'?" if near else ""))
 
 
-def _reader(path: Path) -> Callable[[Path, bytes, str, Counter[str]], list[str | None]]:
+def _reader(path: Path) -> Callable[[Path, bytes, str, Counter[str]], Iterator[str | None]]:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     kind = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes or [""])[-1]
     if kind not in READERS:
@@ -85,15 +86,18 @@ def _text(path: Path, content: bytes, counts: Counter[str]) -> str:
         return text
 
 
-def _txt(path: Path, content: bytes, _: str, counts: Counter[str]) -> list[str | None]:
-    lines = re.split("\r\n|\n|\r", _text(path, content, counts))
-    return list(lines[:-1] if lines[-1] == "" else lines)
+def _txt(path: Path, content: bytes, _: str, counts: Counter[str]) -> Iterator[str | None]:
+    text, start = _text(path, content, counts), 0
+    for end in re.finditer("\r\n|\n|\r", text):
+        yield text[start : end.start()]
+        start = end.end()
+    if start < len(text):
+        yield text[start:]
 
 
-def _csv(path: Path, content: bytes, column: str, counts: Counter[str], delimiter: str = ",") -> list[str | None]:
-    csv.field_size_limit(sys.maxsize)  # the default of 128 KiB would refuse a very long title
+def _csv(path: Path, content: bytes, column: str, counts: Counter[str], delimiter: str = ",") -> Iterator[str | None]:
+    csv.field_size_limit(sys.maxsize)  # the default of 128 KiB would refuse a very long document
     rows = csv.reader(io.StringIO(_text(path, content, counts), newline=""), delimiter=delimiter, strict=True)
-    titles: list[str | None] = []
     try:
         header = next(rows)
         index = _index(path, column, header)
@@ -103,19 +107,19 @@ def _csv(path: Path, content: bytes, column: str, counts: Counter[str], delimite
             elif len(row) != len(header):
                 raise UserError(f"{path}, line {rows.line_num}: {len(row)} fields where the header has {len(header)}")
             else:
-                titles.append(row[index])
+                yield row[index]
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num}: {error}") from None
-    return titles
 
 
-def _tsv(path: Path, content: bytes, column: str, counts: Counter[str]) -> list[str | None]:
+def _tsv(path: Path, content: bytes, column: str, counts: Counter[str]) -> Iterator[str | None]:
     return _csv(path, content, column, counts, delimiter="\t")
 
 
-def _jsonl(path: Path, content: bytes, column: str, counts: Counter[str]) -> list[str | None]:
-    titles: list[str | None] = []
-    for number, line in enumerate(_text(path, content, counts).split("\n"), start=1):
+def _jsonl(path: Path, content: bytes, column: str, counts: Counter[str]) -> Iterator[str | None]:
+    # not a StringIO's lines: those end at a lone carriage return too
+    lines = re.finditer("[^\n]*(?:\n|$)", _text(path, content, counts))
+    for number, line in enumerate((found[0] for found in lines), start=1):
         if not line.strip():
             continue
         try:
@@ -126,11 +130,10 @@ def _jsonl(path: Path, content: bytes, column: str, counts: Counter[str]) -> lis
             raise UserError(f'{path}, line {number}: expected an object such as {{"{column}": "..."}}')
         if column not in row:
             _index(path, column, list(row), f", line {number}")
-        titles.append(_string(row[column], f"{path}, line {number}", column))
-    return titles
+        yield _string(row[column], f"{path}, line {number}", column)
 
 
-def _parquet(path: Path, content: bytes, column: str, _: Counter[str]) -> list[str | None]:
+def _parquet(path: Path, content: bytes, column: str, _: Counter[str]) -> Iterator[str | None]:
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
         names = file.schema_arrow.names
@@ -142,12 +145,12 @@ def _parquet(path: Path, content: bytes, column: str, _: Counter[str]) -> list[s
             kind = kind.value_type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
             raise UserError(f"{path}: column '{column}' holds {kind}, not text")
-        titles: list[str | None] = file.read(columns=[column]).column(0).to_pylist()
+        for batch in file.iter_batches(columns=[column]):
+            yield from batch.column(0).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a whole Parquet file: {str(error).splitlines()[0]}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: column '{column}' holds broken UTF-8: {error}") from None
-    return titles
 
 
 def _index(path: Path, column: str, names: list[str], where: str = "") -> int:
@@ -162,7 +165,7 @@ def _string(value: Any, where: str, column: str) -> str | None:
     return value
 
 
-READERS: dict[str, Callable[[Path, bytes, str, Counter[str]], list[str | None]]] = {
+READERS: dict[str, Callable[[Path, bytes, str, Counter[str]], Iterator[str | None]]] = {
     ".txt": _txt,
     ".csv": _csv,
     ".tsv": _tsv,

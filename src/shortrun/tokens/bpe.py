@@ -1,7 +1,7 @@
 """Byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909), by the `tokenizers` library: learned as Mainrun's baseline
 learns it, or GPT-2's own vocabulary.
 
-The baseline's pre-tokenizer puts a space before each title; `decode` takes exactly that one away again.
+The baseline's pre-tokenizer puts a space before each document; `decode` takes exactly that one away again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HFTokenizer
 
-from shortrun import recipe
 from shortrun.errors import UserError
+from shortrun.recipe import TokenizerConfig
 from shortrun.tokens.tokenizer import EOS, PAD, UNK, Tokenizer
 
 GPT2_EOS = "<|endoftext|>"
@@ -30,39 +30,39 @@ class BPE(Tokenizer):
 
     def __init__(self, serialised: str) -> None:
         super().__init__(serialised)
-        self._titles = HFTokenizer.from_str(serialised)
-        self._titles.encode_special_tokens = True  # special tokens' text inside a title stays text
+        self._bpe = HFTokenizer.from_str(serialised)
+        self._bpe.encode_special_tokens = True  # special tokens' text inside a document stays text
         self._joined = HFTokenizer.from_str(serialised)
-        self.vocab_size = self._titles.get_vocab_size()
-        self.pad, self.unk = self._titles.token_to_id(PAD), self._titles.token_to_id(UNK)
-        ends = [self._titles.token_to_id(token) for token in (EOS, GPT2_EOS)]
+        self.vocab_size = self._bpe.get_vocab_size()
+        self.pad, self.unk = self._bpe.token_to_id(PAD), self._bpe.token_to_id(UNK)
+        ends = [self._bpe.token_to_id(token) for token in (EOS, GPT2_EOS)]
         self.eos = next((end for end in ends if end is not None), -1)
         if self.eos < 0:
-            raise UserError(f"The tokenizer has no {EOS} token, which marks a title's end")
+            raise UserError(f"The tokenizer has no {EOS} token, which marks a document's end")
         settings = json.loads(serialised)
-        # the baseline's way of putting a space before each title leaves one that has a space as it is: that one is doubled
+        # the baseline's way of putting a space before each document leaves one that has a space as it is: that one is doubled
         self._doubles = bool((settings["pre_tokenizer"] or {}).get("add_prefix_space"))
         self._prefixes = self._doubles or (settings["normalizer"] or {}).get("type") == "Prepend"
 
-    def encode_many(self, titles: Iterable[str]) -> list[list[int]]:
-        """Ids of each title, without its end; many at once are encoded in parallel."""
+    def encode_many(self, documents: Sequence[str]) -> list[list[int]]:
+        """Ids of each document, without its end; many at once are encoded in parallel."""
         if self._doubles:
-            titles = [" " + title if title.startswith(" ") else title for title in titles]
-        return [encoding.ids for encoding in self._titles.encode_batch_fast(list(titles))]
+            documents = [" " + text if text.startswith(" ") else text for text in documents]
+        return [encoding.ids for encoding in self._bpe.encode_batch_fast(list(documents))]
 
-    def encode_joined(self, titles: Iterable[str]) -> list[int]:
-        """Ids of the titles joined by "<eos>" and ending in one, as Mainrun encodes a split: text "<eos>" is an end."""
-        if self._titles.token_to_id(EOS) is None:
-            return super().encode_joined(titles)
-        return list(self._joined.encode("".join(title + EOS for title in titles)).ids)
+    def _joined_ids(self, documents: Sequence[str]) -> list[int]:
+        """Ids of the documents joined by "<eos>" and ending in one, as Mainrun encodes a split: text "<eos>" is an end."""
+        if self._bpe.token_to_id(EOS) is None:
+            return super()._joined_ids(documents)
+        return list(self._joined.encode("".join(text + EOS for text in documents)).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        text = str(self._titles.decode(list(ids), skip_special_tokens=False))
+        text = str(self._bpe.decode(list(ids), skip_special_tokens=False))
         return text.removeprefix(" ") if self._prefixes else text
 
 
-def train_bpe(titles: Iterable[str], settings: recipe.Tokenizer) -> BPE:
-    """Learns byte-level BPE merges from titles, as Mainrun's baseline does; the same titles give the same file.
+def train_bpe(documents: Iterable[str], settings: TokenizerConfig) -> BPE:
+    """Learns byte-level BPE merges from documents, as Mainrun's baseline does; the same documents give the same file.
 
     Whole pieces are cut out before the words are, each with the space before it, and are in the vocabulary both ways.
     """
@@ -84,7 +84,7 @@ def train_bpe(titles: Iterable[str], settings: recipe.Tokenizer) -> BPE:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if settings.byte_alphabet == "all" else [],
         show_progress=False,
     )
-    bpe.train_from_iterator(titles, trainer)
+    bpe.train_from_iterator(documents, trainer)
     serialised = bpe.to_str(pretty=True)
     return BPE(_with_whole_pieces(serialised, wholes) if wholes else serialised)
 
@@ -116,10 +116,10 @@ def _with_whole_pieces(serialised: str, wholes: Sequence[str]) -> str:
     return json.dumps(tree, ensure_ascii=False, indent=2)
 
 
-def gpt2(settings: recipe.Tokenizer) -> BPE:
+def gpt2(settings: TokenizerConfig) -> BPE:
     """GPT-2's 50,257 entries (Radford et al. 2019), from a folder that holds its two files, or from the hub.
 
-    Its <|endoftext|> is a title's end. Raises UserError where the files are not there or not GPT-2's.
+    Its <|endoftext|> is a document's end. Raises UserError where the files are not there or not GPT-2's.
     """
     if settings.path is None:
         bpe = _gpt2_of_the_hub()

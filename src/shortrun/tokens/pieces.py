@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 
 import sentencepiece
 
-from shortrun import recipe
 from shortrun.errors import UserError
+from shortrun.recipe import TokenizerConfig
 from shortrun.tokens.tokenizer import EOS, PAD, UNK, Tokenizer
 
 SPACE = "\u2581"
-"""sentencepiece's own mark for a space. In a title, where it is rare, it is encoded by its bytes so that it comes back."""
+"""sentencepiece's own mark for a space. In a document, where it is rare, it is encoded by its bytes so that it comes back."""
 
 
 class Pieces(Tokenizer):
@@ -32,12 +32,11 @@ class Pieces(Tokenizer):
         self.pad, self.eos, self.unk = self._pieces.pad_id(), self._pieces.eos_id(), self._pieces.unk_id()
         self._space_mark = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()]
 
-    def encode_many(self, titles: Iterable[str]) -> list[list[int]]:
-        titles = list(titles)
-        encoded: list[list[int]] = self._pieces.encode(titles)
-        for index, title in enumerate(titles):
-            if SPACE in title:
-                first, *others = (self._pieces.encode(part) for part in title.split(SPACE))
+    def encode_many(self, documents: Sequence[str]) -> list[list[int]]:
+        encoded: list[list[int]] = self._pieces.encode(list(documents))
+        for index, text in enumerate(documents):
+            if SPACE in text:
+                first, *others = (self._pieces.encode(part) for part in text.split(SPACE))
                 encoded[index] = first + [token for part in others for token in (*self._space_mark, *part)]
         return encoded
 
@@ -45,8 +44,8 @@ class Pieces(Tokenizer):
         return str(self._pieces.decode(list(ids)))
 
 
-def train_pieces(titles: Iterable[str], settings: recipe.Tokenizer) -> Pieces:
-    """Learns a Unigram or character model from titles; the same titles give the same file.
+def train_pieces(documents: Iterable[str], settings: TokenizerConfig) -> Pieces:
+    """Learns a Unigram or character model from documents; the same documents give the same file.
 
     Whole pieces are whole wherever they stand, with and without a space before.
     """
@@ -56,7 +55,7 @@ def train_pieces(titles: Iterable[str], settings: recipe.Tokenizer) -> Pieces:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(titles),
+            sentence_iterator=iter(documents),
             model_writer=model,
             model_type="char" if settings.kind == "character" else "unigram",
             vocab_size=settings.vocab_size,
@@ -78,5 +77,5 @@ def train_pieces(titles: Iterable[str], settings: recipe.Tokenizer) -> Pieces:
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise UserError(f"sentencepiece can't train on these titles: {error}") from None
+        raise UserError(f"sentencepiece can't train on these documents: {error}") from None
     return Pieces(json.dumps({"kind": settings.kind, "model": base64.b64encode(model.getvalue()).decode()}))

@@ -9,23 +9,23 @@ import torch
 
 from shortrun.errors import UserError
 from shortrun.recipe import Recipe
-from shortrun.train.step import Objective
+from shortrun.train.objective import Objective
 
 
-def compile_hidden(objective: Objective, recipe: Recipe, device: torch.device, rows: int) -> list[str]:
+def compile_model(objective: Objective, recipe: Recipe, device: torch.device, rows: int) -> list[str]:
     """Compiles the way from tokens to hidden states (the loss over logits stays as it is) and tries it on `rows` rows.
 
     Returns what a person should know. Where it can't be compiled, "auto" says why and goes on without; "on" raises
     UserError.
     """
-    plain = objective.hidden
-    objective.hidden = torch.compile(plain)
-    x_BT = torch.full((rows, recipe.batches.block_size), objective.model.eos, device=device)
+    plain = objective.run
+    objective.run = torch.compile(plain)
+    x_BT = torch.zeros((rows, recipe.batches.block_size), dtype=torch.int64, device=device)
     try:
         objective.train()
         objective(x_BT, x_BT)[0].backward()
     except Exception as error:  # torch raises a dozen kinds: no compiler, no Triton, an operator it can't compile, ...
-        objective.hidden = plain
+        objective.run = plain
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if recipe.train.compile == "on":
             raise UserError(f'train.compile = "on", but torch.compile can\'t: {reason}') from None

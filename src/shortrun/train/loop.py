@@ -1,4 +1,4 @@
-"""The training loop: from a recipe to a finished run folder, or on from a run's last checkpoint.
+"""The training loop: steps, evaluations and checkpoints, from wherever a run stands to its end.
 
 Where a run is stopped (an interrupt, a kill, --max-steps) never shows in its weights or metrics: each step is a function
 of the weights before it, the recipe and its own number.
@@ -6,39 +6,35 @@ of the weights before it, the recipe and its own number.
 
 from __future__ import annotations
 
-import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import numpy as np
-import torch
 
-from shortrun.errors import ShortrunError, UserError
-from shortrun.optim.schedules import decay_rate, rate
-from shortrun.recipe import Recipe
-from shortrun.train.assembly import Assembly, assemble
-from shortrun.train.checkpoints import Checkpoint, Progress, best_selection_loss, newest_checkpoint, save_checkpoint
-from shortrun.train.display import Display
-from shortrun.train.folder import RunFolder, require_free, write_json
-from shortrun.train.metrics import MetricsLog, NoLog, log_beginning
-from shortrun.train.parallel import joined, lost_another, without_another
+from shortrun.errors import ShortrunError
+from shortrun.optim.schedules import decay_scale, lr_scale
+from shortrun.runs.checkpoints import Checkpoint, Progress, best_selection_loss, newest_checkpoint, save_checkpoint
+from shortrun.runs.folder import RunFolder
+from shortrun.runs.log import MetricsLog
+from shortrun.runs.result import Budget, Result
+from shortrun.score.evaluate import Evaluation
+from shortrun.train.assembly import Assembly
+from shortrun.train.events import Begun, Evaluated, OnEvent, Saved, StepTaken
 from shortrun.train.state import read_state, write_state
-from shortrun.train.summary import Evaluation, summarise
+from shortrun.train.step import StepResult, passes_per_step
+
+Stop = Callable[[], int]
+"""Asked after each step: 0 to go on, or the number of the signal that asks to save and stop."""
 
 
-class Interrupted(ShortrunError):
+class Stopped(ShortrunError):
     """The run was asked to stop and has saved a checkpoint; exit code 128 + signal, as shells count."""
 
     shared = True
 
-    def __init__(self, number: int, where: str) -> None:
-        super().__init__(where)
+    def __init__(self, number: int, sentence: str) -> None:
+        super().__init__(sentence)
         self.exit_code = 128 + number
 
 
@@ -48,293 +44,207 @@ class Diverged(ShortrunError):
     shared = True
 
 
-def train(recipe: Recipe, path: Path, max_steps: int | None = None) -> dict[str, Any]:
-    """Trains a recipe into a new run folder; returns what scores.json then holds.
-
-    `max_steps` stops after that many steps of the same run (the learning rate is not squeezed in); it can be resumed.
-    """
-    recipe = recipe.located()
-    with joined(recipe.train.device) as processes:
-        path = processes.firsts(path)
-        if not processes.first:
-            return _Loop(assemble(recipe, processes), RunFolder(path), NoLog()).run(max_steps)
-        with _new_folder(path):
-            parts = assemble(recipe, processes)
-        folder = RunFolder.create(path, recipe, parts.tokenizer, parts.manifest)
-        with closing(MetricsLog(folder)) as log:
-            return _Loop(parts, folder, log).run(max_steps)
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[None]:
-    """An empty folder at `path`, which goes again if what is done meanwhile fails."""
-    require_free(path)
-    was_there = path.exists()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The run folder {path} can't be made: {error.strerror}") from None
-    try:
-        yield
-    except BaseException:
-        if not was_there:
-            path.rmdir()
-        raise
-
-
-def resume(path: Path, max_steps: int | None = None) -> dict[str, Any]:
-    """Goes on with a run from its newest whole checkpoint, to the same end bit for bit; returns scores.json.
-
-    Raises UserError, with the differences, when recipe, data or tokenizer are no longer those the run began with.
-    """
-    folder = RunFolder.open(path)
-    recipe = folder.recipe()
-    folder.checkpoints.mkdir(exist_ok=True)
-    machine = folder.manifest()["machine"]
-    with (
-        joined(recipe.train.device) as processes,
-        # before the checkpoint is chosen: who holds the log is the only one to make others
-        closing(MetricsLog(folder) if processes.first else NoLog()) as log,
-    ):
-        checkpoint, notes = newest_checkpoint(folder)
-        if checkpoint is None and notes:
-            raise UserError("\n".join([*notes, "No whole checkpoint is left to resume from; train the recipe anew."]))
-        processes.require_same("newest checkpoint", checkpoint.path.name if checkpoint else "none")
-        as_many = machine.get("processes", 1) == processes.size
-        parts = assemble(recipe, processes, folder.tokenizer(), threads=machine["threads"] if as_many else None)
-        folder.require_same_data(parts.manifest["data"])
-        notes.append(f"Resuming from {checkpoint.path}" if checkpoint else "No checkpoint yet: starting from step 0")
-        if not as_many:
-            notes.append(
-                f"{processes.size} processes go on with what {machine.get('processes', 1)} began: the same batches, but "
-                "dropout falls elsewhere"
-            )
-        for part, now in parts.manifest["machine"].items():
-            if part not in ("platform", "processes", "device_reason") and machine.get(part, now) != now:
-                notes.append(f"{part} was {machine[part]} and is {now}: the end may differ in its last bits")
-        return _Loop(parts, folder, log, checkpoint, notes).run(max_steps)
-
-
-class _Loop:
+class Loop:
     """One sitting of a run."""
 
     def __init__(
-        self,
-        parts: Assembly,
-        folder: RunFolder,
-        log: MetricsLog,
-        checkpoint: Checkpoint | None = None,
-        notes: list[str] | None = None,
+        self, parts: Assembly, folder: RunFolder, log: MetricsLog, checkpoint: Checkpoint | None, on_event: OnEvent
     ) -> None:
-        self.parts, self.folder, self.log = parts, folder, log
-        self.notes = [*(notes or []), *parts.notes]
-        self.at = Progress(step=0, tokens=0, seconds=0.0, step_seconds=0.0, metrics_bytes=0, selection_loss=None)
-        self.titles_seen = np.zeros(parts.train_titles, dtype=np.int64)
-        if checkpoint:
-            self.at = checkpoint.progress
-            self.titles_seen = read_state(parts, checkpoint)
-        batches, settings = parts.batches, parts.recipe.train
-        self.eval_interval = max(batches.steps_per_epoch // settings.evals_per_epoch, 1)
-        self.processes = parts.processes
-        self.log.go_on(self.at.metrics_bytes)
-        self.display = Display(batches.total_steps, self.at.step, settings.log_every, quiet=not self.processes.first)
-        self.best = best_selection_loss(folder)
-        self.eval_seconds = 0.0
-        self.signal: int | None = None
-
-    def run(self, max_steps: int | None) -> dict[str, Any]:
-        """Takes the steps that are left (up to max_steps in all), scores, and writes scores.json."""
-        last = min(self.parts.batches.total_steps, max_steps or self.parts.batches.total_steps)
-        try:
-            with self.display, self._catching_signals():
-                self._greet()
-                evaluation = self._take_steps(last) or self._score()
-            self._assert_every_title_was_seen()
-            scores = summarise(self.parts, self.folder, self.at, evaluation)
-            if self.processes.first:
-                write_json(self.folder.scores_file, scores)
-        except torch.OutOfMemoryError as error:
-            raise ShortrunError(
-                f"{self.parts.device} has too little memory for this step ({str(error).splitlines()[0]}); a "
-                f"train.memory_limit takes batches in parts. {_last_good(self.folder)}"
-            ) from error
-        except RuntimeError as error:
-            if self.processes.size == 1 or not lost_another(error):
-                raise
-            raise ShortrunError(
-                f"{without_another(error)}. {_last_good(self.folder)}; `shortrun resume {self.folder.path}` goes on from "
-                "there, with any number of processes"
-            ) from error
-        except OSError as error:
-            raise ShortrunError(
-                f"The run folder could not be written ({error}). {_last_good(self.folder)}; with room made, "
-                f"`shortrun resume {self.folder.path}` goes on from there"
-            ) from error
-        return scores
-
-    def _take_steps(self, last: int) -> Evaluation | None:
-        """Trains to step `last`; returns the losses there if they were due, and None if they are still to be computed."""
-        total = self.parts.batches.total_steps
-        began = time.perf_counter() - self.at.seconds
-        if self.at.step == 0:
-            log_beginning(self.log, self.parts, self.folder)
-        evaluation = None
-        while self.at.step < last:
-            self._step(began)
-            step = self.at.step
-            due = step == 1 or step % self.eval_interval == 0 or step == total
-            evaluation = self._evaluate(began) if due else None
-            stopping = self.processes.any(self.signal or 0)
-            if self._checkpoint_is_due(step, evaluation) or step == last or stopping:
-                self._save(began)
-            if stopping and step < last:
-                raise Interrupted(
-                    stopping,
-                    f"Stopped at step {step} of {total} with a checkpoint; go on by `shortrun resume {self.folder.path}`",
-                )
-        return evaluation
-
-    def _greet(self) -> None:
-        parts = self.parts
-        machine = parts.manifest["machine"]
-        splits = parts.manifest["data"]["splits"]
-        self.display.say(
-            f"{splits['train']['titles']:,} titles to train on, {splits['validation']['titles']:,} to validate; "
-            f"{parts.model.count_parameters():,} parameters; {parts.batches.total_steps:,} steps of "
-            f"{parts.recipe.batches.batch_size} x {parts.recipe.batches.block_size} tokens\n"
-            f"On {machine['device']}, because {machine['device_reason']}; {machine['threads']} threads; run folder "
-            f"{self.folder.path}"
+        self.parts, self.folder, self.log, self.on_event = parts, folder, log, on_event
+        self.recipe, self.processes, self.total_steps = parts.recipe, parts.processes, parts.batches.total_steps
+        self.progress = checkpoint.progress if checkpoint else Progress()
+        self.seen_D = (
+            read_state(parts, checkpoint) if checkpoint else np.zeros(len(parts.prepared.train), dtype=np.int64)
         )
-        for note in self.notes:
-            self.display.say(note)
+        self.eval_interval = max(parts.batches.steps_per_epoch // self.recipe.train.evals_per_epoch, 1)
+        self.eval_seconds = 0.0
+        self.best = self.processes.firsts(best_selection_loss(folder))
+        self.began = time.perf_counter() - self.progress.seconds
 
-    def _step(self, began: float) -> None:
-        parts, step = self.parts, self.at.step + 1
+    def run(self, last: int, stop: Stop) -> Result:
+        """Takes the steps that are left up to `last`, scores, and writes the result into the run folder."""
+        self.on_event(Begun(self.progress.step, self.total_steps, self.recipe.train.log_every))
+        if self.progress.step < last and self.processes.first:
+            self.folder.remove_result()
+        evaluations = None
+        while self.progress.step < last:
+            self._step()
+            step = self.progress.step
+            due = step == 1 or step % self.eval_interval == 0 or step == self.total_steps
+            evaluations = self._evaluate() if due else None
+            stopping = self.processes.any(stop())
+            if self._checkpoint_is_due(evaluated=due) or step == last or stopping:
+                self._save()
+            if stopping and step < last:
+                raise Stopped(
+                    stopping,
+                    f"Stopped at step {step} of {self.total_steps} with a checkpoint; go on by "
+                    f"`shortrun resume {self.folder.path}`",
+                )
+        self._assert_every_document_was_seen()
+        result = self._result(*(evaluations or self._score()))
+        if self.processes.first:
+            self.folder.write_result(result)
+        return result
+
+    def _step(self) -> None:
+        step, config = self.progress.step + 1, self.recipe.optim
         start = time.perf_counter()
-        batch = parts.batches.at(step)
-        recipe = parts.recipe
-        share = rate(step, parts.batches.total_steps, recipe.schedule, recipe.optim.lr)
-        lr = share * recipe.optim.lr
-        decay = decay_rate(step, parts.batches.total_steps, recipe.schedule)
-        result = parts.step(batch, share, (recipe.train.seed, step), decay)
+        batch = self.parts.batches.at(step)
+        scale = lr_scale(step, self.total_steps, self.recipe.schedule, config.lr)
+        result = self.parts.step(
+            batch,
+            scale,
+            (self.recipe.train.seed, step),
+            decay_scale(step, self.total_steps, self.recipe.schedule),
+        )
         now = time.perf_counter()
+        self._require_finite(result, step, scale * config.lr)
+        if self.parts.average is not None:
+            self.parts.average.update_parameters(self.parts.model)
+        np.add.at(self.seen_D, batch.documents_ended, 1)
+        self.progress = replace(
+            self.progress,
+            step=step,
+            tokens=self.progress.tokens + batch.targets,
+            seconds=now - self.began,
+            step_seconds=self.progress.step_seconds + now - start,
+            selection_loss=None,
+        )
+        self._tell(result, scale * config.lr)
+
+    def _require_finite(self, result: StepResult, step: int, lr: float) -> None:
         if not result.finite:
             raise Diverged(
                 f"The run diverged at step {step}: loss {result.loss}, gradient norm {result.grad_norm}, learning rate "
-                f"{lr:g}. {_last_good(self.folder)}. A lower optim.lr or optim.grad_clip usually helps."
+                f"{lr:g}. {last_good(self.folder)}. A lower optim.lr or optim.grad_clip usually helps."
             )
-        if parts.average is not None:
-            parts.average.update_parameters(parts.model)
-        np.add.at(self.titles_seen, batch.titles_ended, 1)
-        self.at = replace(
-            self.at,
-            step=step,
-            tokens=self.at.tokens + batch.targets,
-            seconds=now - began,
-            step_seconds=self.at.step_seconds + now - start,
-            selection_loss=None,
-        )
+
+    def _tell(self, result: StepResult, lr: float) -> None:
+        """Writes the step to the log, and tells of it."""
+        at = self.progress
         self.log.event(
             "training_step",
-            step=step,
-            max_steps=parts.batches.total_steps,
+            step=at.step,
+            max_steps=self.total_steps,
             loss=result.loss,
-            elapsed_time=self.at.seconds,
+            elapsed_time=at.seconds,
             lr=lr,
             grad_norm=result.grad_norm,
-            tokens=self.at.tokens,
+            tokens=at.tokens,
         )
-        self.display.step(step, result.loss, self.at.tokens / self.at.step_seconds, self._seconds_left())
+        left = self.total_steps - at.step
+        self.on_event(
+            StepTaken(
+                step=at.step,
+                loss=result.loss,
+                lr=lr,
+                grad_norm=result.grad_norm,
+                tokens=at.tokens,
+                tokens_per_second=at.tokens / at.step_seconds,
+                # the steps at their mean pace, the evaluations as long as the last one took
+                seconds_left=left * at.step_seconds / at.step + left // self.eval_interval * self.eval_seconds,
+            )
+        )
 
-    def _seconds_left(self) -> float:
-        """Time to the end of the run: the steps at their mean pace, the evaluations as long as the last one took."""
-        steps = self.parts.batches.total_steps - self.at.step
-        return steps * self.at.step_seconds / self.at.step + steps // self.eval_interval * self.eval_seconds
-
-    def _evaluate(self, began: float) -> Evaluation:
+    def _evaluate(self) -> tuple[Evaluation, Evaluation | None]:
         """Scores the weights as they are and logs it as Mainrun's validation_step, whose `loss` is the official one."""
         start = time.perf_counter()
-        evaluation = self._score()
+        validation, tuning = self._score()
         now = time.perf_counter()
         self.eval_seconds = now - start
-        self.at = replace(self.at, seconds=now - began, selection_loss=evaluation.selection_loss)
+        # what choices may look at: the tuning documents' loss where there are any
+        self.progress = replace(
+            self.progress, seconds=now - self.began, selection_loss=(tuning or validation).loss.loss
+        )
         self.log.event(
             "validation_step",
-            step=self.at.step,
-            max_steps=self.parts.batches.total_steps,
-            loss=evaluation.official.loss,
-            elapsed_time=self.at.seconds,
-            official_loss=evaluation.official.loss,
-            coverage=evaluation.official.coverage,
-            title_loss=evaluation.titles.loss,
-            bits_per_byte=evaluation.titles.bits_per_byte,
-            perplexity=evaluation.titles.perplexity,
-            tuning_loss=evaluation.tuning.loss if evaluation.tuning else None,
+            step=self.progress.step,
+            max_steps=self.total_steps,
+            loss=validation.official.loss,
+            elapsed_time=self.progress.seconds,
+            official_loss=validation.official.loss,
+            coverage=validation.official.coverage,
+            document_loss=validation.loss.loss,
+            bits_per_byte=validation.loss.bits_per_byte,
+            perplexity=validation.loss.perplexity,
+            tuning_loss=tuning.loss.loss if tuning else None,
         )
-        return evaluation
+        self.on_event(Evaluated(self.progress.step, validation, tuning))
+        return validation, tuning
 
-    def _score(self) -> Evaluation:
-        parts = self.parts
-        block, rows = parts.recipe.batches.block_size, parts.recipe.batches.batch_size
-        share, model = self.processes.share(), parts.scored
-        titles = parts.validation.loss(model, share=share)
-        self.display.validation(titles.loss)
-        evaluation = Evaluation(
-            titles=titles,
-            official=parts.validation.official_loss(model, block_size=block, batch_size=rows, share=share),
-            tuning=parts.tuning.loss(model, share=share) if parts.tuning else None,
-        )
-        tuning = evaluation.tuning.nats if evaluation.tuning else 0.0
-        if not math.isfinite(evaluation.titles.nats + evaluation.official.nats + tuning):
+    def _score(self) -> tuple[Evaluation, Evaluation | None]:
+        """The losses on the validation documents, and on the tuning documents where there are any."""
+        prepared, geometry = self.parts.prepared, self.recipe.batches
+        evaluations = [
+            scoring.evaluate(
+                self.parts.scored,
+                block_size=geometry.block_size,
+                batch_size=geometry.batch_size,
+                share=self.processes.share(),
+            )
+            for scoring in (prepared.validation, prepared.tuning)
+            if scoring
+        ]
+        if not all(evaluation.finite for evaluation in evaluations):
             raise Diverged(
-                f"After step {self.at.step} the model's loss is no longer a number. {_last_good(self.folder)}. "
+                f"After step {self.progress.step} the model's loss is no longer a number. {last_good(self.folder)}. "
                 "A lower optim.lr or optim.grad_clip usually helps."
             )
-        return evaluation
+        return evaluations[0], evaluations[1] if prepared.tuning else None
 
-    def _checkpoint_is_due(self, step: int, evaluation: Evaluation | None) -> bool:
-        every = self.parts.recipe.train.checkpoint_every
+    def _checkpoint_is_due(self, *, evaluated: bool) -> bool:
+        every, loss = self.recipe.train.checkpoint_every, self.progress.selection_loss
         # "or equal": a resumed run reaches the best of a damaged checkpoint again, and must save it again
-        best_so_far = evaluation is not None and evaluation.selection_loss <= self.best
-        return best_so_far or (step % every == 0 if every else evaluation is not None)
+        best_so_far = loss is not None and loss <= self.best
+        return best_so_far or (self.progress.step % every == 0 if every else evaluated)
 
-    def _save(self, began: float) -> None:
-        self.at = replace(self.at, seconds=time.perf_counter() - began, metrics_bytes=self.log.sync())
-        if self.at.selection_loss is not None:
-            self.best = min(self.best, self.at.selection_loss)
-        save_checkpoint(
-            self.folder, self.at, lambda path: write_state(self.parts, self.titles_seen, path), self.processes
+    def _save(self) -> None:
+        self.progress = replace(self.progress, seconds=time.perf_counter() - self.began, metrics_bytes=self.log.sync())
+        if self.progress.selection_loss is not None:
+            self.best = min(self.best, self.progress.selection_loss)
+        if self.processes.first:
+            path = save_checkpoint(
+                self.folder, self.progress, lambda folder: write_state(self.parts, self.seen_D, folder)
+            )
+            self.on_event(Saved(self.progress.step, path))
+
+    def _assert_every_document_was_seen(self) -> None:
+        """Holds that after shuffled training every document has been a target exactly `epochs` times."""
+        if self.progress.step == self.total_steps and self.parts.batches.every_document_equally:
+            epochs = self.recipe.train.epochs
+            wrong = int((self.seen_D != epochs).sum())
+            if wrong:
+                raise AssertionError(f"{wrong} training documents were not seen exactly {epochs} times")
+
+    def _result(self, validation: Evaluation, tuning: Evaluation | None) -> Result:
+        at, batches, manifest = self.progress, self.parts.batches, self.parts.manifest
+        passes, data = passes_per_step(self.recipe), manifest["data"]
+        exactly = batches.every_document_equally
+        epochs = at.tokens / batches.tokens_per_epoch if exactly else at.step / batches.steps_per_epoch
+        return Result(
+            run=self.folder.path,
+            fingerprint=manifest["fingerprint"],
+            complete=at.step == self.total_steps,
+            seed=self.recipe.train.seed,
+            budget=Budget(
+                parameters=self.parts.model.count_parameters(),
+                steps=at.step,
+                epochs=int(epochs) if epochs.is_integer() else epochs,
+                tokens=at.tokens,
+                passes=at.step * passes,
+                flops=at.tokens * passes * self.parts.model.flops_per_token(),
+                seconds=at.seconds,
+                step_seconds=at.step_seconds,
+            ),
+            evaluation=validation,
+            tuning=tuning,
+            floor_nats=data.get("floor_nats", {}).get("validation"),
+            data={key: data[key] for key in ("source", "sha256", "splits")},
         )
 
-    def _assert_every_title_was_seen(self) -> None:
-        """At the end of shuffled training every title has been a target exactly `epochs` times; anything else is a bug."""
-        if self.at.step == self.parts.batches.total_steps and self.parts.batches.every_title_equally:
-            epochs = self.parts.recipe.train.epochs
-            wrong = int((self.titles_seen != epochs).sum())
-            if wrong:
-                raise AssertionError(f"{wrong} training titles were not seen exactly {epochs} times")
 
-    @contextmanager
-    def _catching_signals(self) -> Iterator[None]:
-        """Lets Ctrl-C and SIGTERM finish the step and save; a second one stops at once."""
-
-        def remember(number: int, _: FrameType | None) -> None:
-            self.signal = number
-            self.display.say("Finishing the step and saving; once more to stop at once without saving.")
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-        before = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, remember)
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-
-def _last_good(folder: RunFolder) -> str:
+def last_good(folder: RunFolder) -> str:
     """A clause that names the checkpoint to go back to."""
     checkpoint, _ = newest_checkpoint(folder)
     return f"The last good checkpoint is {checkpoint.path}" if checkpoint else "No checkpoint had been made yet"

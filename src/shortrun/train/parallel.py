@@ -41,18 +41,18 @@ class Processes:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, the same bits in each."""
+        """Adds up over all processes; each gets the same bits."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def wait(self) -> None:
-        """Until all processes have come this far."""
+        """Waits until all processes have come this far."""
         if self.size > 1:
             dist.barrier()
 
     def any(self, flag: int) -> int:
-        """The largest of the processes' flags."""
+        """Gives every process the largest of their flags."""
         if self.size == 1:
             return flag
         largest = torch.tensor(flag)
@@ -60,7 +60,7 @@ class Processes:
         return int(largest)
 
     def firsts(self, value: T) -> T:
-        """The first process's value, in each."""
+        """Gives every process the first one's value."""
         if self.size == 1:
             return value
         box = [value]
@@ -152,5 +152,5 @@ def without_another(error: Exception) -> str:
 
 
 def unsynchronised(objective: nn.Module) -> AbstractContextManager[Any]:
-    """Within it, gradients stay this process's own: for all but the last part of a batch that is taken in parts."""
+    """Keeps gradients to this process, which all but the last micro-batch of a step want."""
     return objective.no_sync() if isinstance(objective, DistributedDataParallel) else nullcontext()

@@ -9,16 +9,15 @@ from typing import Any
 import torch
 
 from shortrun.errors import UserError
-from shortrun.model.gpt import GPT
+from shortrun.model.device import choose_device, make_repeatable
+from shortrun.model.make import make_model
 from shortrun.recipe import Recipe
-from shortrun.train.budget import rows_at_once, step_bytes
-from shortrun.train.device import choose_device, make_repeatable
+from shortrun.tokens.kinds import KINDS
+from shortrun.train.memory import rows_at_once, step_bytes
 from shortrun.train.step import passes_per_step
 
-TOKENS_A_TITLE, THEIR_VOCABULARY, EXPONENT = 12.6, 16_000, -0.18
-"""On the titles of HN-100k: 12.6 tokens with 16,000 entries, 14.1 with 8,000 and 16.1 with 4,000, which this power fits."""
-CHARACTERS_A_TITLE, GPT2_TOKENS_A_TITLE = 51, 12.5
-"""On the same titles, ends included."""
+CHARACTERS_A_DOCUMENT = 54.9
+"""On the titles of HN-100k, ends counted as 5."""
 CPU_SHARE = 0.75
 """Of the matrix product's rate that a training step reaches (docs/performance.md)."""
 GPU_TFLOPS, GPU_SHARE = 990, 0.3
@@ -28,18 +27,17 @@ GPU_TFLOPS, GPU_SHARE = 990, 0.3
 def plan(recipe: Recipe, gpus: int = 0) -> dict[str, Any]:
     """Estimates for a recipe on this machine's CPU, or on `gpus` GPUs; what `shortrun plan --json` prints.
 
-    The number of tokens is estimated from the number of titles, so nothing is read. Raises UserError where the recipe
-    takes all titles of its source, whose number nobody knows before.
+    The number of tokens is estimated from the number of documents, so nothing is read. Raises UserError where the recipe
+    takes all documents of its source, whose number nobody knows before.
     """
     if recipe.data.num_titles == "all":
-        raise UserError('data.num_titles = "all" does not say how many titles there are: give a number to plan with')
+        raise UserError('data.num_titles = "all" does not say how many documents there are: give a number to plan with')
     vocab_size, processes = recipe.tokenizer.vocab_size, max(gpus, 1)
     with torch.device("meta"):
-        model = GPT(recipe.model, vocab_size, recipe.batches.block_size, eos=1)
-    titles = int(recipe.data.num_titles * (1 - recipe.data.val_frac)) - recipe.data.tuning_titles
-    law = TOKENS_A_TITLE * (vocab_size / THEIR_VOCABULARY) ** EXPONENT
-    a_title = {"character": CHARACTERS_A_TITLE, "gpt2": GPT2_TOKENS_A_TITLE}.get(recipe.tokenizer.kind, law)
-    tokens = round(recipe.train.epochs * titles * a_title)
+        model = make_model(recipe, vocab_size, eos=1)
+    documents = int(recipe.data.num_titles * (1 - recipe.data.val_frac)) - recipe.data.tuning_titles
+    characters_a_token = KINDS[recipe.tokenizer.kind].characters_a_token(vocab_size)
+    tokens = round(recipe.train.epochs * documents * CHARACTERS_A_DOCUMENT / characters_a_token)
     flops = tokens * passes_per_step(recipe) * model.flops_per_token()
     rate, why = _rate(recipe, gpus)
     parameters = model.count_parameters()

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shortrun import recipe
-from shortrun.model.gpt import GPT
+from shortrun.model.language_model import LanguageModel
 from shortrun.optim.optimizers import Optimizers
-from shortrun.score.objective import training_loss
-from shortrun.tokens.batches import IGNORE, Batch
+from shortrun.recipe import OptimConfig, Recipe
+from shortrun.tokens.batches import Batch
+from shortrun.tokens.encoded import IGNORE
+from shortrun.train.objective import copies_at_once
 from shortrun.train.parallel import ALONE, Processes, unsynchronised
 
 ASAM_ETA = 0.01
@@ -35,92 +36,66 @@ class StepResult:
     """Whether both are numbers; where not, the weights have been left as they were."""
 
 
-def copies_at_once(settings: recipe.Train) -> int:
-    """How often a batch is in memory at once: R-Drop's two passes go together, for dropout differs by row."""
-    return 2 if settings.rdrop else 1
-
-
-def passes_per_step(settings: recipe.Recipe) -> int:
+def passes_per_step(recipe: Recipe) -> int:
     """Forward-backward passes over a batch in one step: SAM doubles them, and R-Drop does."""
-    return (2 if settings.optim.sharpness != "none" else 1) * copies_at_once(settings.train)
-
-
-class Objective(nn.Module):
-    """Rows of a batch to (objective, nats), both summed over targets: what is differentiated."""
-
-    def __init__(self, model: GPT, settings: recipe.Train) -> None:
-        super().__init__()
-        self.model = model
-        self.hidden = model.hidden
-        self.copies = copies_at_once(settings)
-        self.settings = settings
-
-    def forward(self, x_BT: Tensor, y_BT: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x_BT.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-            return training_loss(
-                self.hidden(x_BT.repeat(self.copies, 1)).flatten(0, 1),
-                self.model.head_VD,
-                y_BT.repeat(self.copies, 1).flatten(),
-                label_smoothing=self.settings.label_smoothing,
-                rdrop=self.settings.rdrop,
-            )
+    return (2 if recipe.optim.sharpness != "none" else 1) * copies_at_once(recipe.train)
 
 
 class TrainingStep:
     """Takes steps: the gradient of a batch, at the weights or at the worst point nearby, clipped, handed to the optimizer.
 
     objective: an `Objective` over `model`, as it is or spread over processes. rows: how many rows to take at once, fewer
-    for less memory; the gradients of the parts add up to the batch's.
+    for less memory; the gradients of these micro-batches add up to the batch's.
     """
 
     def __init__(
         self,
         objective: nn.Module,
-        model: GPT,
+        model: LanguageModel,
         optimizer: Optimizers,
-        settings: recipe.Recipe,
+        recipe: Recipe,
         processes: Processes = ALONE,
         rows: int | None = None,
     ) -> None:
         self.objective, self.model, self.optimizer = objective, model, optimizer
-        self.settings, self.processes, self.rows = settings, processes, rows
+        self.recipe, self.processes, self.rows = recipe, processes, rows
 
-    def __call__(self, batch: Batch, rate: float, seed: tuple[int, int], decay: float = 1.0) -> StepResult:
-        """One step at `rate` times each parameter group's peak learning rate and `decay` times its weight decay.
+    def __call__(self, batch: Batch, lr_scale: float, seed: tuple[int, int], decay_scale: float = 1.0) -> StepResult:
+        """One step at `lr_scale` times each parameter group's peak learning rate, `decay_scale` times its weight decay.
 
         `seed` = (run's seed, step) decides dropout, so a step's randomness does not depend on the steps before it. With
         SAM, both passes drop the same activations.
         """
         self.objective.train()
         loss = self._gradient(batch, seed)
-        if self.settings.optim.sharpness != "none":
-            with _worst_point_nearby(self.model, self.settings.optim):
+        if self.recipe.optim.sharpness != "none":
+            with _worst_point_nearby(self.model, self.recipe.optim):
                 self._gradient(batch, seed)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.optim.grad_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.grad_clip)
         finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
         if finite:
-            self.optimizer.step(rate, decay)
+            self.optimizer.step(lr_scale, decay_scale)
         return StepResult(loss.item(), norm.item(), finite)
 
     def _gradient(self, batch: Batch, seed: tuple[int, int]) -> Tensor:
         """Leaves the objective's gradient in the parameters; returns the mean cross-entropy."""
-        device = self.model.head_VD.device
+        device = next(self.model.parameters()).device
         rank = (self.processes.rank,) if self.processes.rank else ()  # the first draws what a single process would
         torch.manual_seed(int(np.random.SeedSequence((*seed, *rank)).generate_state(1, np.uint64)[0]))
         # sums, divided once: rows that are padded weigh as many targets as they hold. Processes average their gradients.
-        count = batch.targets * copies_at_once(self.settings.train)
+        count = batch.targets * copies_at_once(self.recipe.train)
         nats_sum = torch.zeros((), device=device)
         self.optimizer.zero_grad()
-        parts = list(self._parts(batch))
-        for index, (x_BT, y_BT) in enumerate(parts):
-            with unsynchronised(self.objective) if index < len(parts) - 1 else nullcontext():
+        micro_batches = list(self._micro_batches(batch))
+        for index, (x_BT, y_BT) in enumerate(micro_batches):
+            with unsynchronised(self.objective) if index < len(micro_batches) - 1 else nullcontext():
                 objective, nats = self.objective(x_BT.to(device), y_BT.to(device))
                 (objective * self.processes.size / count).backward()
             nats_sum = nats_sum + nats
         return self.processes.sum(nats_sum) / count
 
-    def _parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's rows, in equal parts of at most `rows`."""
+    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's rows, in equal micro-batches of at most `rows`."""
         share = ceil(len(batch.x_BT) / self.processes.size)
         number = ceil(share / min(self.rows or share, share))  # as many in every process
         x_BT, y_BT = self.processes.rows(batch.x_BT), self.processes.rows(batch.y_BT)
@@ -132,27 +107,27 @@ class TrainingStep:
 
 
 @contextmanager
-def _worst_point_nearby(model: GPT, settings: recipe.Optim) -> Iterator[None]:
+def _worst_point_nearby(model: LanguageModel, config: OptimConfig) -> Iterator[None]:
     """Moves the weights to where the loss is highest nearby, to first order, and puts the very same weights back after.
 
     SAM (Foret et al. 2021, arXiv 2010.01412): rho * g / |g|. ASAM (Kwon et al. 2021, arXiv 2102.11600): the neighbourhood
     is scaled by s = |w| + eta for each weight, which makes the step rho * s^2 g / |s g|.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    before = [parameter.detach().clone() for parameter in parameters]
+    moved = [(weight, weight.grad) for weight in model.parameters() if weight.grad is not None]
+
+    def scaled(weight: Tensor, gradient: Tensor) -> Tensor:
+        return (weight.abs() + ASAM_ETA) * gradient if config.sharpness == "asam" else gradient
+
     with torch.no_grad():
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        scales = [
-            weight.abs() + ASAM_ETA if settings.sharpness == "asam" else torch.ones_like(weight) for weight in before
-        ]
-        scaled = [scale * gradient for scale, gradient in zip(scales, gradients, strict=True)]
-        norm = torch.nn.utils.get_total_norm(scaled)
-        length = settings.rho / (norm.item() + 1e-12)
-        for parameter, scale, gradient in zip(parameters, scales, scaled, strict=True):
-            parameter.add_(scale * gradient * length)
+        # one parameter at a time, so that the copy that brings the weights back is the only one of their size
+        norms = torch.stack([torch.linalg.vector_norm(scaled(weight, gradient)) for weight, gradient in moved])
+        length = config.rho / (torch.linalg.vector_norm(norms).item() + 1e-12)
+        before = [weight.detach().clone() for weight, _ in moved]
+        for weight, gradient in moved:
+            weight.add_(scaled(weight, scaled(weight, gradient)), alpha=length)
     try:
         yield
     finally:
         with torch.no_grad():
-            for parameter, weight in zip(parameters, before, strict=True):
-                parameter.copy_(weight)
+            for (weight, _), saved in zip(moved, before, strict=True):
+                weight.copy_(saved)

@@ -1,7 +1,7 @@
 """What training minimises, straight from the last hidden states: the logits of a step are never held whole.
 
 A step of 8,192 targets over 16,000 tokens has half a gigabyte of float32 logits, and cross-entropy's gradient another. Here
-they are made about a thousand rows at a time; loss and gradients are computed at once, and the logits forgotten.
+they are made a chunk at a time (`score/cross_entropy.py`); loss and gradients are computed at once, and the logits forgotten.
 
 Shapes: N targets, D d_model, V vocabulary, C rows at a time, P passes over the same targets (2 in R-Drop), M = N / P.
 """
@@ -11,18 +11,48 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from shortrun.tokens.batches import IGNORE
+from shortrun.model.language_model import LanguageModel, LinearHead
+from shortrun.recipe import TrainConfig
+from shortrun.score import cross_entropy
+from shortrun.score.cross_entropy import nats_of, softmax, wide_type
+from shortrun.tokens.encoded import IGNORE
 
-CHUNK = 2**24
-"""Logits made at a time: 64 MiB in float32. On 2 cores 512, 1,024 and 2,048 rows of 16,000 took the same time."""
+
+def copies_at_once(config: TrainConfig) -> int:
+    """How often a batch is in memory at once: R-Drop's two passes go together, because dropout differs by row."""
+    return 2 if config.rdrop else 1
+
+
+class Objective(nn.Module):
+    """Rows of a batch to (objective, nats), both summed over targets: what is differentiated."""
+
+    def __init__(self, model: LanguageModel, config: TrainConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        self.run = model.hidden if isinstance(model, LinearHead) else model.forward
+        """From ids to hidden states, or to logits in a model without a linear head."""
+
+    def forward(self, x_BT: Tensor, y_BT: Tensor) -> tuple[Tensor, Tensor]:
+        copies = copies_at_once(self.config)
+        with torch.autocast(x_BT.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            out_NX = self.run(x_BT.repeat(copies, 1)).flatten(0, 1)
+            return training_loss(
+                out_NX,
+                self.model.head_VD if isinstance(self.model, LinearHead) else None,
+                y_BT.repeat(copies, 1).flatten(),
+                label_smoothing=self.config.label_smoothing,
+                rdrop=self.config.rdrop,
+            )
 
 
 def training_loss(
-    hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, *, label_smoothing: float = 0.0, rdrop: float = 0.0
+    hidden_ND: Tensor, head_VD: Tensor | None, targets_N: Tensor, *, label_smoothing: float = 0.0, rdrop: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """(objective, nats): sums over all targets that are not IGNORE. Gradients flow from the objective alone.
+
+    Without a head, hidden_ND are the logits themselves.
 
     nats: the cross-entropy -log p(target), without smoothing. objective: with label smoothing s, cross-entropy to the
     distribution that has 1 - s on the target and s spread over the vocabulary (Szegedy et al. 2016, arXiv 1512.00567).
@@ -34,6 +64,9 @@ def training_loss(
     Matrix products are in autocast's type where it is on, and in that of hidden_ND elsewhere.
     """
     device = hidden_ND.device.type
+    if head_VD is None:
+        with torch.autocast(device, enabled=False):
+            return _LogitsLoss.apply(hidden_ND, targets_N, label_smoothing, rdrop)  # type: ignore[no-untyped-call, no-any-return]
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
     with torch.autocast(device, enabled=False):
         objective, nats = _ChunkedLoss.apply(hidden_ND, head_VD, targets_N, dtype, label_smoothing, rdrop)  # type: ignore[no-untyped-call]
@@ -59,7 +92,7 @@ class _ChunkedLoss(torch.autograd.Function):
         head = head_VD.to(dtype)
         d_hidden_PMD, d_head_VD = torch.empty_like(hidden_PMD), torch.zeros_like(head_VD)
         sums = torch.zeros(2, dtype=_exact(hidden_ND.device), device=hidden_ND.device)
-        size = max(CHUNK // (passes * len(head)), 1)
+        size = max(cross_entropy.CHUNK // (passes * len(head)), 1)
         for first in range(0, targets_PM.shape[1], size):
             rows = slice(first, first + size)
             hidden_CD = hidden_PMD[:, rows].flatten(0, 1)
@@ -74,7 +107,7 @@ class _ChunkedLoss(torch.autograd.Function):
             else:  # the sum over chunks keeps the weights' precision
                 d_head_VD += d_logits_CV.t() @ hidden_CD
         ctx.save_for_backward(d_hidden_PMD.view_as(hidden_ND).to(hidden_ND.dtype), d_head_VD)
-        objective, nats = (each.to(_wide(hidden_ND.dtype)) for each in sums)
+        objective, nats = (each.to(wide_type(hidden_ND.dtype)) for each in sums)
         ctx.mark_non_differentiable(nats)
         return objective, nats
 
@@ -84,17 +117,34 @@ class _ChunkedLoss(torch.autograd.Function):
         return d_hidden_ND * grad_outputs[0], d_head_VD * grad_outputs[0], None, None, None, None
 
 
+class _LogitsLoss(torch.autograd.Function):
+    """The same over logits that are there already."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_NV: Tensor, targets_N: Tensor, smoothing: float, rdrop: float
+    ) -> tuple[Tensor, Tensor]:
+        objective, nats, d_logits_NV = _loss_and_gradient(logits_NV, targets_N, smoothing, rdrop)
+        ctx.save_for_backward(d_logits_NV)
+        objective, nats = (each.to(wide_type(logits_NV.dtype)) for each in (objective, nats))
+        ctx.mark_non_differentiable(nats)
+        return objective, nats
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (d_logits_NV,) = ctx.saved_tensors
+        return d_logits_NV * grad_outputs[0], None, None, None
+
+
 def _loss_and_gradient(
     logits_CV: Tensor, targets_C: Tensor, smoothing: float, rdrop: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Objective and nats of some rows, summed, and the objective's gradient in the logits, in their type."""
     counted_C1 = (targets_C != IGNORE)[:, None]
     index_C1 = targets_C.clamp(min=0)[:, None]
-    wide = _wide(logits_CV.dtype)
-    p_CV = torch.softmax(logits_CV, dim=-1)
-    # log(sum(exp)) from the largest logit and its probability: of all, the one known most exactly
-    log_sum_C1 = logits_CV.amax(dim=-1, keepdim=True).to(wide) - p_CV.amax(dim=-1, keepdim=True).to(wide).log()
-    nats_C1 = log_sum_C1 - logits_CV.gather(1, index_C1).to(wide)
+    wide = wide_type(logits_CV.dtype)
+    p_CV, log_sum_C1 = softmax(logits_CV)
+    nats_C1 = nats_of(logits_CV, log_sum_C1, targets_C)
     objective_C1 = nats_C1
     if smoothing:
         uniform_C1 = log_sum_C1 - logits_CV.mean(dim=-1, keepdim=True, dtype=wide)
@@ -123,10 +173,6 @@ def _divergence(log_p_CV: Tensor) -> tuple[Tensor, Tensor]:
     own_C1 = (p_CV * log_ratio).sum(dim=-1, keepdim=True)  # KL of this row from its partner
     divergence_C1 = (own_C1 + own_C1.roll(len(own_C1) // 2, dims=0)) / 2
     return divergence_C1, p_CV * (log_ratio - own_C1) + difference
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
 
 
 def _exact(device: torch.device) -> torch.dtype:

@@ -11,11 +11,13 @@ from __future__ import annotations
 from math import ceil
 
 from shortrun.errors import UserError
-from shortrun.model.gpt import GPT
+from shortrun.model.language_model import LanguageModel
+from shortrun.model.mlp import KINDS
+from shortrun.optim.optimizers import OPTIMIZERS
 from shortrun.recipe import Recipe
+from shortrun.score.cross_entropy import CHUNK
 from shortrun.score.evaluate import TOKENS_AT_ONCE
-from shortrun.score.objective import CHUNK
-from shortrun.train.step import copies_at_once
+from shortrun.train.objective import copies_at_once
 
 PROCESS = 350_000_000
 """Bytes of a process that has loaded torch and does nothing."""
@@ -25,9 +27,9 @@ SLACK = 1.2
 
 def state_bytes(parameters: int, recipe: Recipe) -> int:
     """Weights, gradients, what the optimizer remembers, and the copies that SAM and the moving average need."""
-    numbers = 2 + {"sgd": 0, "lion": 1, "muon": 1.5, "adamw": 2, "soap": 6}[recipe.optim.name]
-    numbers += 3 * (recipe.optim.sharpness != "none") + (recipe.train.ema > 0)
-    numbers += 2  # a part's gradients before they are added, bfloat16 copies, and whatever else comes and goes
+    numbers = 2 + OPTIMIZERS[recipe.optim.name].remembered
+    numbers += (recipe.optim.sharpness != "none") + (recipe.train.ema > 0)
+    numbers += 2  # a micro-batch's gradients before they are added, bfloat16 copies, and whatever else comes and goes
     return int(4 * numbers * parameters)
 
 
@@ -35,9 +37,8 @@ def activation_bytes(recipe: Recipe) -> int:
     """What one row leaves in memory until its backward pass has been."""
     model, T = recipe.model, recipe.batches.block_size
     size = 2 if recipe.train.precision == "bfloat16" else 4
-    width = {"gelu": 8, "relu2": 8, "swiglu": 3 * 8 / 3}[model.mlp]
     dropped = 2 if model.dropout else 0
-    channels = (8 + width + dropped) * size + 12  # the stream and the norms are float32
+    channels = (8 + KINDS[model.mlp].kept + dropped) * size + 12  # the stream and the norms are float32
     scores = model.n_head * T * size * (3 if model.dropout else 1)
     return int(SLACK * copies_at_once(recipe.train) * model.n_layer * T * (channels * model.d_model + scores))
 
@@ -58,7 +59,7 @@ def step_bytes(parameters: int, vocab_size: int, recipe: Recipe, rows: int) -> d
     }
 
 
-def rows_at_once(model: GPT, recipe: Recipe, device: str, processes: int) -> tuple[int, list[str]]:
+def rows_at_once(model: LanguageModel, recipe: Recipe, device: str, processes: int) -> tuple[int, list[str]]:
     """How many rows of its share of a batch a process takes at once, and what a person should know about it.
 
     All of them on a GPU and TOKENS_AT_ONCE' worth on a CPU, unless `train.memory_limit` asks for fewer. Raises UserError where
@@ -70,20 +71,20 @@ def rows_at_once(model: GPT, recipe: Recipe, device: str, processes: int) -> tup
         wanted = max(1, min(share, TOKENS_AT_ONCE // (recipe.batches.block_size * copies_at_once(recipe.train))))
     limit = recipe.train.memory_limit
     if limit is None:
-        return _equal_parts(share, wanted), []
-    without_rows = sum(step_bytes(model.count_parameters(), len(model.head_VD), recipe, 0).values())
+        return _equal_micro_batches(share, wanted), []
+    without_rows = sum(step_bytes(model.count_parameters(), model.vocab_size, recipe, 0).values())
     fitting = int((limit * 1e9 - without_rows) // activation_bytes(recipe))
     if fitting < 1:
         least = (without_rows + activation_bytes(recipe)) / 1e9
         raise UserError(f"train.memory_limit = {limit:g} GB is too little for one row: it takes about {least:.2f} GB")
     if fitting >= wanted:
-        return _equal_parts(share, wanted), []
-    rows = _equal_parts(share, fitting)
+        return _equal_micro_batches(share, wanted), []
+    rows = _equal_micro_batches(share, fitting)
     return rows, [
-        f"Each batch is taken in {ceil(share / rows)} parts of at most {rows} rows, to stay within {limit:g} GB"
+        f"Each batch is taken in {ceil(share / rows)} micro-batches of at most {rows} rows, to stay within {limit:g} GB"
     ]
 
 
-def _equal_parts(share: int, most: int) -> int:
-    """Rows of each of the fewest equal parts of `share` rows that have at most `most`."""
+def _equal_micro_batches(share: int, most: int) -> int:
+    """Rows of each of the fewest equal micro-batches of `share` rows that have at most `most`."""
     return ceil(share / ceil(share / most))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,19 @@ def make_repeatable(threads: int | None) -> int:
     count = threads or _cores()
     torch.set_num_threads(count)
     return count
+
+
+@contextmanager
+def repeatable(threads: int | None) -> Iterator[int]:
+    """Does what `make_repeatable` does for a while, then sets torch's threads, algorithms and random state back."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield make_repeatable(threads)
+        finally:
+            torch.set_num_threads(before[0])
+            torch.use_deterministic_algorithms(before[1])
 
 
 def keep_freed_memory() -> None:

@@ -2,14 +2,12 @@
 
 A checkpoint is written to a temporary folder, synced, and renamed; its checkpoint.json holds the sha256 of the other
 files, so that damage shows. Batches, learning rate and dropout are functions of the step and the seed, so weights,
-optimizer state and the counters in checkpoint.json are all there is to save; `train/state.py` writes and reads them.
+optimizer state and the counters in checkpoint.json are all there is to save; `train/state.py` writes and reads the state.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,10 +15,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
 
+from shortrun.disk import file_sha256, json_sha256, read_json, sync, write_json
 from shortrun.errors import UserError
-from shortrun.train.folder import RunFolder, read_json, write_json
-from shortrun.train.parallel import Processes
+from shortrun.runs.folder import RunFolder
 
 KEEP_LAST = 2
 WEIGHTS, STATE = "model.safetensors", "state.pt"
@@ -31,18 +31,18 @@ WEIGHTS, STATE = "model.safetensors", "state.pt"
 class Progress:
     """How far a run has come."""
 
-    step: int
+    step: int = 0
     """Steps taken."""
-    tokens: int
+    tokens: int = 0
     """Targets trained on."""
-    seconds: float
+    seconds: float = 0.0
     """Time spent, over all sittings."""
-    step_seconds: float
+    step_seconds: float = 0.0
     """The part of it spent in training steps, without evaluations and checkpoints."""
-    metrics_bytes: int
+    metrics_bytes: int = 0
     """Size of metrics.jsonl when the checkpoint was made."""
-    selection_loss: float | None
-    """Loss on the tuning titles (on the validation titles, where there are none), if evaluated at this step."""
+    selection_loss: float | None = None
+    """Loss on the tuning documents (on the validation documents, where there are none), if evaluated at this step."""
 
 
 @dataclass(frozen=True)
@@ -53,30 +53,28 @@ class Checkpoint:
     progress: Progress
 
 
-def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path], None], processes: Processes) -> None:
+def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path], None]) -> Path:
     """Makes a checkpoint of what `write` puts into a folder, then removes those neither among the last two nor the best.
 
-    All processes call it together. Raises OSError, with the checkpoints before it untouched, when the disk is full or can't
-    be written.
+    Raises OSError, with the checkpoints before it untouched, when the disk is full or can't be written.
     """
     final = folder.checkpoints / f"{progress.step:07d}"
     temporary = folder.checkpoints / f"{final.name}.tmp"
-    if not processes.first:
-        return
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         write(temporary)
         files = {}
         for path in sorted(temporary.iterdir()):
-            files[path.name] = _sha256(path)
-            _sync(path)
-        write_json(temporary / "checkpoint.json", {"progress": asdict(progress), "files": files})
-        _sync(temporary)
+            files[path.name] = file_sha256(path)
+            sync(path)
+        record = {"progress": asdict(progress), "files": files}
+        write_json(temporary / "checkpoint.json", {**record, "seal": json_sha256(record)})
+        sync(temporary)
         if final.exists():  # a damaged one of the same step, being taken again
             shutil.rmtree(final)
         temporary.rename(final)
-        _sync(folder.checkpoints)
+        sync(folder.checkpoints)
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch and safetensors report a full disk in their own ways
         shutil.rmtree(temporary, ignore_errors=True)
@@ -84,6 +82,7 @@ def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path
             raise
         raise OSError(f"the checkpoint of step {progress.step}: {error}") from error
     _prune(folder, final)
+    return final
 
 
 def newest_checkpoint(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
@@ -108,6 +107,8 @@ def _whole(paths: list[Path], damaged: list[str]) -> Iterator[Checkpoint]:
 
 def _verified(path: Path) -> Checkpoint:
     record = read_json(path / "checkpoint.json")
+    if record.pop("seal", None) != json_sha256(record):
+        raise UserError("checkpoint.json is not what was written")
     try:
         progress = Progress(**record["progress"])
         files: dict[str, str] = record["files"]
@@ -117,7 +118,7 @@ def _verified(path: Path) -> Checkpoint:
         raise UserError("checkpoint.json does not say what it should") from None
     for name, expected in files.items():
         try:
-            actual = _sha256(path / name)
+            actual = file_sha256(path / name)
         except OSError as error:
             raise UserError(f"{name} can't be read ({error})") from None
         if actual != expected:
@@ -126,8 +127,11 @@ def _verified(path: Path) -> Checkpoint:
 
 
 def _prune(folder: RunFolder, last: Path) -> None:
-    """Removes all up to `last` but it, the one before it and the best, and what a killed process left half written. Later
-    ones are damaged, or the run would have gone on from them."""
+    """Keeps `last`, the one before it and the best, and those later than `last`; removes all others.
+
+    Later ones are damaged, because the run would have gone on from them otherwise. What a killed process left half written
+    goes too.
+    """
     for unfinished in folder.checkpoints.glob("*.tmp"):
         shutil.rmtree(unfinished)
     paths = sorted(path for path in _checkpoint_paths(folder) if path <= last)
@@ -156,18 +160,6 @@ def _checkpoint_paths(folder: RunFolder) -> list[Path]:
     return [path for path in folder.checkpoints.glob("[0-9]*") if path.is_dir() and path.suffix != ".tmp"]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """fsync of a file or a folder; folders can't be opened for it everywhere (Windows), and need no sync there."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Puts the weights that are scored into a model; raises RuntimeError where they are of another shape."""
+    model.load_state_dict(load_file(checkpoint.path / WEIGHTS))

@@ -6,29 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shortrun.errors import UserError
+from shortrun.model.device import choose_device, keep_freed_memory, make_repeatable
 from shortrun.model.generate import generate
-from shortrun.model.gpt import GPT
+from shortrun.model.language_model import LanguageModel
+from shortrun.model.make import make_model
 from shortrun.recipe import Recipe
+from shortrun.runs.checkpoints import load_weights, newest_checkpoint, whole_checkpoints
+from shortrun.runs.folder import RunFolder
 from shortrun.tokens.tokenizer import Tokenizer
-from shortrun.train.checkpoints import newest_checkpoint, whole_checkpoints
-from shortrun.train.device import choose_device, keep_freed_memory, make_repeatable
-from shortrun.train.folder import RunFolder
-from shortrun.train.state import load_weights
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The model of a run's newest whole checkpoint, with what is needed to use it."""
+    """The model of a run's checkpoint, with what is needed to use it."""
 
     recipe: Recipe
     tokenizer: Tokenizer
-    model: GPT
+    model: LanguageModel
     step: int
+    notes: tuple[str, ...] = ()
+    """What a person should know about how it was read, such as a damaged newer checkpoint."""
 
     def sample(self, *, prefix: str, count: int, temperature: float, seed: int) -> list[str]:
-        """New titles, each beginning with `prefix`; at most two blocks long."""
+        """New documents, each beginning with `prefix`; at most two blocks long."""
         ids = self.tokenizer.encode(prefix) if prefix else []
-        titles = generate(
+        documents = generate(
             self.model,
             ids,
             count=count,
@@ -38,7 +40,7 @@ class Trained:
             seed=seed,
             max_tokens=len(ids) + 2 * self.model.block_size,
         )
-        return [self.tokenizer.decode(title) for title in titles]
+        return [self.tokenizer.decode(ids) for ids in documents]
 
 
 def load_trained(path: Path) -> Trained:
@@ -55,7 +57,10 @@ def load_checkpoints(path: Path, *, every: bool) -> list[Trained]:
 
 
 def _load(folder: RunFolder, every: bool) -> list[Trained]:
-    recipe, tokenizer = folder.recipe(), folder.tokenizer()
+    recipe, tokenizer, notes = folder.recipe(), folder.tokenizer(), []
+    unknown = folder.unknown_fields()
+    if unknown:
+        notes.append(f"{folder.path} was made by an older shortrun; this one does not know {', '.join(unknown)}")
     keep_freed_memory()
     make_repeatable(recipe.train.threads)
     device, _ = choose_device(recipe.train.device)
@@ -68,7 +73,13 @@ def _load(folder: RunFolder, every: bool) -> list[Trained]:
         raise UserError("\n".join([f"{folder.path} has no whole checkpoint to load.", *damaged]))
     models = []
     for checkpoint in checkpoints:
-        model = GPT(recipe.model, tokenizer.vocab_size, recipe.batches.block_size, tokenizer.eos)
-        load_weights(model, checkpoint)
-        models.append(Trained(recipe, tokenizer, model.to(device).eval(), checkpoint.progress.step))
+        model = make_model(recipe, tokenizer.vocab_size, tokenizer.eos)
+        try:
+            load_weights(model, checkpoint)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError("\n".join([f"{checkpoint.path} holds another model's weights: {reason}", *notes])) from None
+        models.append(
+            Trained(recipe, tokenizer, model.to(device).eval(), checkpoint.progress.step, (*notes, *damaged))
+        )
     return models

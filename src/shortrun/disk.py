@@ -1,0 +1,59 @@
+"""Files that are whole on disk or not there, and their fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from shortrun.errors import UserError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that at any moment either the old or the whole new content is on disk."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON object atomically; raises ValueError for a number that JSON has no word for, such as NaN."""
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object; raises UserError where it can't be read or holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} can't be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} can't be read: it holds no JSON object")
+    return content
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_sha256(content: Any) -> str:
+    """The sha256 of a JSON value, the same however its keys are ordered."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Puts a file or a folder on disk. Windows can't open a folder for that, and needs no sync there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,79 @@
+"""What scoring, sampling and viewing ask of a model, whatever it is made of.
+
+Shapes: B rows, T positions, D width of the hidden states, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+
+class Cache(Protocol):
+    """What a model remembers of the positions it has seen, so that in sampling each new token costs one position alone."""
+
+    @property
+    def length(self) -> int:
+        """The position of the token that comes next."""
+        ...
+
+    def keep(self, rows_B: Tensor) -> None:
+        """Forgets the rows where `rows_B` is False."""
+        ...
+
+
+class Caches:
+    """Several caches that move together, such as those of a model's layers."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts = parts
+
+    @property
+    def length(self) -> int:
+        return int(self.parts[0].length)
+
+    def keep(self, rows_B: Tensor) -> None:
+        for part in self.parts:
+            part.keep(rows_B)
+
+
+class LanguageModel(nn.Module, ABC):
+    """Token ids to logits of the token that follows each."""
+
+    block_size: int
+    """The longest row."""
+    vocab_size: int
+
+    @abstractmethod
+    def forward(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
+        """logits_BTV of the token after each position. T is at most block_size.
+
+        With a `cache` of `new_cache`, `x_BT` goes on from what it holds, and joins it.
+        """
+
+    @abstractmethod
+    def new_cache(self) -> Cache:
+        """An empty cache for some rows."""
+
+    @abstractmethod
+    def flops_per_token(self) -> int:
+        """Floating-point operations of one forward and backward pass, per token."""
+
+    def count_parameters(self) -> int:
+        """Trained numbers; weights that two parts share are counted once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+@runtime_checkable
+class LinearHead(Protocol):
+    """A model whose logits are its last hidden states times one matrix, so that a loss can make them a few at a time."""
+
+    @property
+    def head_VD(self) -> Tensor: ...  # noqa: N802
+
+    def hidden(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
+        """The last hidden state of each position, BTD."""
+        ...

@@ -1,0 +1,207 @@
+"""The run folder: a public format that everything reads and only `train/` writes (docs/run-folder.md).
+
+recipe.toml         the resolved recipe, written before step 0
+manifest.json       format, fingerprints of recipe, data and tokenizer, versions, machine
+metrics.jsonl       one JSON object a line, one line an event
+tokenizer.json      the tokenizer
+checkpoints/<step>/ model.safetensors, state.pt, checkpoint.json
+scores.json         the losses and the budget of the finished (or stopped) run
+nats.npy            -log p of each validation document at that moment, float64, in validation order
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortrun.disk import json_sha256, read_json, write_atomically, write_json
+from shortrun.errors import UserError
+from shortrun.recipe import Recipe
+from shortrun.recipe_file import differences, parse_recipe, to_toml
+from shortrun.runs.result import Result
+from shortrun.tokens.kinds import load_tokenizer
+from shortrun.tokens.tokenizer import Tokenizer
+
+FORMAT = 2
+"""Counted up when a reader of the old format could not read the new one. Format 1 had no number."""
+
+
+def run_fingerprint(recipe: Recipe, data_sha256: str, tokenizer_sha256: str) -> str:
+    """The identity of a run: what its result follows from."""
+    return json_sha256([recipe.fingerprint(), data_sha256, tokenizer_sha256])
+
+
+class RunFolder:
+    """Paths and contents of one run. Build it with `create` or `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe_file = path / "recipe.toml"
+        self.manifest_file = path / "manifest.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.tokenizer_file = path / "tokenizer.json"
+        self.scores_file = path / "scores.json"
+        self.nats_file = path / "nats.npy"
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe, tokenizer: Tokenizer, manifest: dict[str, Any]) -> RunFolder:
+        """Makes the folder of a new run, whole or not at all; raises UserError where that can't be."""
+        require_free(path)
+        made = cls(path.with_name(f"{path.name}.tmp"))
+        try:
+            shutil.rmtree(made.path, ignore_errors=True)
+            made.checkpoints.mkdir(parents=True)
+            tokenizer.save(made.tokenizer_file)
+            write_json(made.manifest_file, {"format": FORMAT, **manifest})
+            write_atomically(made.recipe_file, to_toml(recipe).encode())
+            made.path.rename(path)
+        except OSError as error:
+            shutil.rmtree(made.path, ignore_errors=True)
+            raise UserError(f"The run folder {path} can't be made: {error.strerror or error}") from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run; raises UserError when `path` is none, or one of another format."""
+        folder = cls(path)
+        if not folder.recipe_file.is_file():
+            what = "it has no recipe.toml" if path.is_dir() else "there is no such folder"
+            near = sorted(found.parent for found in path.parent.glob("*/recipe.toml"))
+            hint = f"; runs beside it: {', '.join(str(run) for run in near[:5])}" if near else ""
+            raise UserError(f"{path} is not a run: {what}{hint}")
+        found = folder.manifest().get("format", 1)
+        if found != FORMAT:
+            age = "an older" if isinstance(found, int) and found < FORMAT else "a newer"
+            raise UserError(
+                f"{path} is a run of format {found}, made by {age} shortrun; this one reads format {FORMAT}. Train its "
+                "recipe anew, or read it by the version that made it"
+            )
+        return folder
+
+    def recipe(self) -> Recipe:
+        """The run's recipe; raises UserError, with the differences, if it is no longer the one the run began with."""
+        return self._recipe()[0]
+
+    def unknown_fields(self) -> list[str]:
+        """Fields of the run's recipe that this version does not know: the run can be read, but not gone on with."""
+        return self._recipe()[1]
+
+    def _recipe(self) -> tuple[Recipe, list[str]]:
+        try:
+            text = self.recipe_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.recipe_file} can't be read: {error}") from None
+        recipe, unknown = parse_recipe(text, str(self.recipe_file))
+        began, _ = parse_recipe(self.manifest()["recipe"], str(self.manifest_file))
+        lines = [line for line in differences(began, recipe) if not line.startswith(("data.path:", "tokenizer.path:"))]
+        if lines:
+            told = "\n".join(f"  {line}" for line in lines)
+            raise UserError(f"{self.recipe_file} has changed since the run began; undo this to go on:\n{told}")
+        return recipe, unknown
+
+    def manifest(self) -> dict[str, Any]:
+        manifest = read_json(self.manifest_file)
+        missing = {"recipe", "data", "tokenizer", "machine"} - manifest.keys()
+        if missing:
+            raise UserError(f"{self.manifest_file} is damaged: it lacks {', '.join(sorted(missing))}")
+        return manifest
+
+    def fingerprint(self) -> str:
+        """The identity of the run: of its recipe, its data and its tokenizer."""
+        return str(self.manifest().get("fingerprint", ""))
+
+    def require_same_data(self, now: dict[str, Any]) -> None:
+        """Raises UserError, with the splits that differ, unless the data's manifest is that of the run's data."""
+        before = self.manifest()["data"]
+        if before["sha256"] == now["sha256"]:
+            return
+        lines = "\n".join(
+            f"  {name}: {split['documents']:,} documents, sha256 {split['sha256'][:12]} -> "
+            f"{now['splits'][name]['documents']:,} documents, sha256 {now['splits'][name]['sha256'][:12]}"
+            for name, split in before["splits"].items()
+            if name in now["splits"] and split["sha256"] != now["splits"][name]["sha256"]
+        )
+        raise UserError(f"The data is not what this run was trained on; bring it back to go on:\n{lines}")
+
+    def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer; raises UserError if the file is not the one the run was made with."""
+        tokenizer = load_tokenizer(self.tokenizer_file)
+        expected = self.manifest()["tokenizer"]["sha256"]
+        if tokenizer.sha256 != expected:
+            raise UserError(
+                f"{self.tokenizer_file} has changed since the run began:\n"
+                f"  sha256 then: {expected}\n  sha256 now:  {tokenizer.sha256}"
+            )
+        return tokenizer
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """Every event of metrics.jsonl, in order."""
+        with self.metrics_file.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)
+
+    def write_result(self, result: Result) -> None:
+        """Writes nats.npy and then scores.json, so that scores are never there without their nats."""
+        temporary = self.nats_file.with_name("nats.npy.tmp")
+        with temporary.open("wb") as file:
+            np.save(file, result.evaluation.nats_D)
+        temporary.replace(self.nats_file)
+        write_json(self.scores_file, result.as_dict())
+
+    def remove_result(self) -> None:
+        """Takes away scores that further steps are about to make untrue."""
+        self.scores_file.unlink(missing_ok=True)
+        self.nats_file.unlink(missing_ok=True)
+
+    def scores(self) -> dict[str, Any] | None:
+        """What scores.json holds; None while there is none."""
+        return read_json(self.scores_file) if self.scores_file.exists() else None
+
+    def nats(self) -> NDArray[np.float64]:
+        """-log p of each validation document at the last step, in nats; raises UserError while there is none."""
+        try:
+            nats: NDArray[np.float64] = np.load(self.nats_file, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.nats_file} can't be read: {error}") from None
+        return nats
+
+
+def runs_in(root: Path) -> Iterator[RunFolder]:
+    """Every readable run in a folder or below it, by path."""
+    for recipe_file in sorted(root.rglob("recipe.toml")):
+        try:
+            yield RunFolder.open(recipe_file.parent)
+        except UserError:
+            continue
+
+
+def find_run(root: Path, fingerprint: str) -> RunFolder | None:
+    """The run of that identity in a folder or below it; a finished one before others."""
+    found = [run for run in runs_in(root) if run.fingerprint() == fingerprint]
+    return next((run for run in found if (run.scores() or {}).get("complete")), found[0] if found else None)
+
+
+def require_free(path: Path) -> None:
+    """Raises UserError unless a new run can be made at `path`."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        is_run = (path / "recipe.toml").exists()
+        hint = (
+            f"go on with it by `shortrun resume {path}`, or choose another --out" if is_run else "choose another --out"
+        )
+        raise UserError(f"{path} already exists and is not empty: {hint}")
+
+
+def free_path(base: Path) -> Path:
+    """`base`, or the first of base-2, base-3, ... that does not exist yet."""
+    number, path = 1, base
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path

@@ -1,0 +1,108 @@
+"""Documents: texts in order, in Arrow's memory or in a memory-mapped file, never as a list of Python strings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+AT_ONCE = 65_536
+"""Documents that are Python strings at any one time."""
+
+
+class Documents(Sequence[str]):
+    """Texts in order; a slice of them is a view. A row without a text (None) exists only before cleaning."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self.column = column
+
+    @classmethod
+    def of(cls, texts: Iterable[str | None]) -> Documents:
+        """Takes texts in, a few at a time. A lone surrogate, which is no text, stays one until cleaning has counted it."""
+        texts, chunks = iter(texts), []
+        while piece := list(itertools.islice(texts, AT_ONCE)):
+            encoded = [None if text is None else text.encode("utf-8", "surrogatepass") for text in piece]
+            chunks.append(pa.array(encoded, pa.large_binary()))
+        return cls(pa.chunked_array(chunks, pa.large_binary()))
+
+    @classmethod
+    def open(cls, path: Path) -> Documents:
+        """Reads what `save` wrote, without loading it: the file is mapped into memory."""
+        with pa.memory_map(str(path)) as source:
+            return cls(pa.ipc.open_file(source).read_all().column(0))
+
+    def save(self, path: Path) -> None:
+        """Writes them as an Arrow file of one column, "document"."""
+        table = pa.table({"document": self.column})
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Documents: ...
+    def __getitem__(self, index: int | slice) -> str | Documents:
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            return Documents(self.column.slice(start, max(stop - start, 0)))
+        return str(self.column[index].as_py().decode())
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self.pieces():
+            yield from piece
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Documents):
+            return bool(self.column.equals(other.column))
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def pieces(self, size: int = AT_ONCE) -> Iterator[list[str]]:
+        """The texts in order, as lists of at most `size`."""
+        for start in range(0, len(self), size):
+            yield [text.decode() for text in self.column.slice(start, size).to_pylist()]
+
+    def rows(self, order: NDArray[np.int64] | None = None) -> Iterator[str | None]:
+        """Rows before cleaning, in `order` (as they are, where it is None)."""
+        for start in range(0, len(self), AT_ONCE):
+            if order is None:
+                piece = self.column.slice(start, AT_ONCE)
+            else:
+                piece = self.column.take(pa.array(order[start : start + AT_ONCE]))
+            for text in piece.to_pylist():
+                yield None if text is None else text.decode("utf-8", "surrogatepass")
+
+    def joined(self, other: Documents) -> Documents:
+        """These, and behind them the others."""
+        return Documents(pa.chunked_array([*self.column.chunks, *other.column.chunks], self.column.type))
+
+    def lengths_D(self) -> NDArray[np.int64]:  # noqa: N802
+        """Characters (Unicode code points) of each."""
+        lengths: NDArray[np.int64] = pc.utf8_length(self.column.cast(pa.large_string())).to_numpy().astype(np.int64)
+        return lengths
+
+    def bytes(self) -> int:
+        """UTF-8 bytes of all of them."""
+        return int(pc.sum(pc.binary_length(self.column)).as_py() or 0)
+
+    def repeated(self) -> int:
+        """How many of them stood before."""
+        return len(self) - len(pc.unique(self.column))
+
+    def also_in(self, others: Documents) -> int:
+        """How many of them also stand in `others`."""
+        return int(pc.sum(self.are_in(others)).as_py() or 0)
+
+    def are_in(self, others: Documents) -> pa.ChunkedArray:
+        """For each of them, whether it also stands in `others`."""
+        return pc.is_in(self.column, value_set=pc.unique(others.column))

@@ -1,0 +1,79 @@
+"""Windows: the rows in which documents are scored, and how one that outgrows the block is cut.
+
+A document of n ids is n + 1 targets, its ids and its end; their inputs are an `eos` and its ids. The first window holds the
+first `block_size` of them. Each later one begins half a block further on and scores only what no window before it scored,
+so every target counts exactly once and has at least half a block of context, where the document has that much.
+
+Shapes: D documents, W windows, B rows, T positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shortrun.tokens.encoded import IGNORE, EncodedDocuments
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of documents, as positions of their targets."""
+
+    document_W: NDArray[np.int64]
+    start_W: NDArray[np.int64]
+    """The first target's place in the document."""
+    scored_W: NDArray[np.int64]
+    """The first target that counts here; those before it are context."""
+    stop_W: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.document_W)
+
+    @property
+    def lengths_W(self) -> NDArray[np.int64]:  # noqa: N802
+        return self.stop_W - self.start_W
+
+
+def windows_of(lengths_D: NDArray[np.int64], block_size: int) -> Windows:
+    """The windows of documents with so many targets each; those of one document stand together, in order."""
+    stride = max(block_size // 2, 1)
+    more_D = -(-np.maximum(lengths_D - block_size, 0) // stride)  # windows after the first
+    document_W = np.repeat(np.arange(len(lengths_D)), more_D + 1)
+    first_W = np.repeat(np.cumsum(more_D + 1) - more_D - 1, more_D + 1)
+    start_W = (np.arange(len(document_W)) - first_W) * stride
+    stop_W = np.minimum(start_W + block_size, lengths_D[document_W])
+    scored_W = np.where(start_W == 0, 0, start_W - stride + block_size)
+    return Windows(document_W, start_W, scored_W, stop_W)
+
+
+def rows_of(documents: EncodedDocuments, windows: Windows, chosen_B: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Inputs x_BT and targets y_BT of some windows, padded to the longest; what does not count is IGNORE."""
+    begins_D = documents.ends_D - documents.lengths_D
+    start_B1, scored_B1, stop_B1 = (
+        each[chosen_B, None] for each in (windows.start_W, windows.scored_W, windows.stop_W)
+    )
+    place_BT = start_B1 + np.arange(int(windows.lengths_W[chosen_B].max()))
+    inside_BT = place_BT < stop_B1
+    at_BT = np.where(inside_BT, begins_D[windows.document_W[chosen_B], None] + place_BT, 0)
+    # before a document's first id lies the end of the one before it; before the very first, at -1, the end of the last
+    x_BT = np.where(inside_BT, documents.ids_N[at_BT - 1], documents.eos)
+    y_BT = np.where(inside_BT & (place_BT >= scored_B1), documents.ids_N[at_BT], IGNORE)
+    return torch.from_numpy(x_BT.astype(np.int64)), torch.from_numpy(y_BT.astype(np.int64))
+
+
+def of_like_length(windows: Windows, positions: int) -> Iterator[NDArray[np.int64]]:
+    """All windows, the shortest first, in groups of at most `positions` positions, padding included (one at least)."""
+    order = np.argsort(windows.lengths_W, kind="stable")
+    lengths = windows.lengths_W[order]
+    begin = 0
+    while begin < len(order):
+        end = begin + 1
+        while end < len(order) and (end + 1 - begin) * lengths[end] <= positions:
+            end += 1
+        yield order[begin:end]
+        begin = end

@@ -1,0 +1,65 @@
+"""What `fit` tells while it works: one object an event, for whoever shows or records it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shortrun.score.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence that a person should read."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Everything is built; the next step is `step + 1`."""
+
+    step: int
+    total_steps: int
+    log_every: int
+
+
+@dataclass(frozen=True)
+class StepTaken:
+    """The weights have moved."""
+
+    step: int
+    loss: float
+    """Mean cross-entropy of the batch, nats per token, before the step."""
+    lr: float
+    grad_norm: float
+    tokens: int
+    """Targets trained on so far."""
+    tokens_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The validation documents have been scored."""
+
+    step: int
+    validation: Evaluation
+    tuning: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint is on disk."""
+
+    step: int
+    path: Path
+
+
+Event = Note | Begun | StepTaken | Evaluated | Saved
+OnEvent = Callable[[Event], None]
+
+
+def ignore(_: Event) -> None:
+    """The listener that does nothing."""

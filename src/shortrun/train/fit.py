@@ -1,0 +1,202 @@
+"""Training as a library: `train` a recipe into a new run folder, `resume` one, or `fit` what has been prepared.
+
+    prepared = prepare(recipe)
+    result = fit(prepared, recipe, Path("runs/mine"), on_event=print)
+
+Nothing here draws or installs a signal handler: events go to `on_event`, and `stop` is asked after each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shortrun.errors import ShortrunError, UserError
+from shortrun.model.device import keep_freed_memory, repeatable
+from shortrun.recipe import Recipe
+from shortrun.recipe_file import differences
+from shortrun.runs.checkpoints import Checkpoint, newest_checkpoint
+from shortrun.runs.folder import RunFolder, require_free
+from shortrun.runs.log import MetricsLog, NoLog, log_beginning
+from shortrun.runs.result import Result
+from shortrun.train.assembly import Assembly, assemble
+from shortrun.train.events import Note, OnEvent, ignore
+from shortrun.train.loop import Loop, Stop, last_good
+from shortrun.train.parallel import Processes, joined, lost_another, without_another
+from shortrun.train.prepare import Prepared, prepare
+
+
+def never() -> int:
+    """The `stop` that lets a run go to its end."""
+    return 0
+
+
+def train(
+    recipe: Recipe, path: Path, *, max_steps: int | None = None, on_event: OnEvent = ignore, stop: Stop = never
+) -> Result:
+    """Prepares a recipe's data and trains it into a new run folder.
+
+    max_steps: stops after that many steps of the same run, whose learning rate is not squeezed in; it can be resumed.
+    """
+    require_free(path)
+    return fit(prepare(recipe), recipe, path, max_steps=max_steps, on_event=on_event, stop=stop)
+
+
+def resume(path: Path, *, max_steps: int | None = None, on_event: OnEvent = ignore, stop: Stop = never) -> Result:
+    """Goes on with a run from its newest whole checkpoint, to the same end bit for bit.
+
+    Raises UserError, with the differences, when recipe, data or tokenizer are no longer those the run began with.
+    """
+    folder = RunFolder.open(path)
+    recipe, unknown = folder.recipe(), folder.unknown_fields()
+    if unknown:
+        raise UserError(
+            f"{path} was made by an older shortrun and can be read, but not gone on with: this one does not know "
+            f"{', '.join(unknown)}"
+        )
+    prepared = prepare(recipe, folder.tokenizer())
+    return fit(prepared, recipe, path, max_steps=max_steps, on_event=on_event, stop=stop)
+
+
+def fit(
+    prepared: Prepared,
+    recipe: Recipe,
+    path: Path,
+    *,
+    max_steps: int | None = None,
+    on_event: OnEvent = ignore,
+    stop: Stop = never,
+) -> Result:
+    """Trains a recipe on what `prepare` made for it, in a new run folder or on from where the run there stands.
+
+    While it works, torch uses deterministic algorithms, the recipe's number of threads and a random state of its own; all
+    three are set back at the end. glibc keeps freed memory from then on (`keep_freed_memory`). Raises Stopped when `stop`
+    asked for it, Diverged when the loss is no longer a number, UserError for what can't work.
+    """
+    recipe = recipe.located()
+    with joined(recipe.train.device) as processes:
+        path = processes.firsts(path)
+        folder = RunFolder.open(path) if processes.firsts(RunFolder(path).recipe_file.exists()) else None
+        if folder:
+            _require_same(folder, recipe, prepared)
+        keep_freed_memory()
+        with repeatable(recipe.train.threads or _threads_before(folder, processes)) as threads:
+            parts = assemble(recipe, prepared, processes, threads)
+            if folder is None:
+                folder = _new_folder(path, parts)
+            with (
+                # before the checkpoint is chosen, because who holds the log is the only one to make others
+                closing(MetricsLog(folder) if processes.first else NoLog()) as log,
+                _sentences(folder, parts),
+            ):
+                checkpoint, notes = _where_it_stands(folder, parts)
+                lost = log.go_on(checkpoint.progress.metrics_bytes if checkpoint else 0)
+                if checkpoint is None:
+                    log_beginning(log, parts.manifest, _counts(parts), folder)
+                on_event = on_event if processes.first else ignore
+                for note in [_greeting(parts, folder), *notes, *lost, *parts.notes]:
+                    on_event(Note(note))
+                steps = parts.batches.total_steps
+                return Loop(parts, folder, log, checkpoint, on_event).run(min(max_steps or steps, steps), stop)
+
+
+def _require_same(folder: RunFolder, recipe: Recipe, prepared: Prepared) -> None:
+    """Raises UserError unless a run is of this recipe, this data and this tokenizer."""
+    lines = [
+        line for line in differences(folder.recipe(), recipe) if not line.startswith(("data.path", "tokenizer.path"))
+    ]
+    if lines:
+        raise UserError("\n  ".join([f"{folder.path} is a run of another recipe:", *lines]))
+    folder.require_same_data(prepared.corpus.manifest)
+    if folder.tokenizer().sha256 != prepared.tokenizer.sha256:
+        raise UserError(f"{folder.path} is a run with another tokenizer than the one that was prepared")
+
+
+def _threads_before(folder: RunFolder | None, processes: Processes) -> int | None:
+    """The number of threads that a run began with, if as many processes go on with it."""
+    machine = folder.manifest()["machine"] if folder else {}
+    return machine.get("threads") if machine.get("processes") == processes.size else None
+
+
+def _new_folder(path: Path, parts: Assembly) -> RunFolder:
+    if parts.processes.first:
+        RunFolder.create(path, parts.recipe, parts.prepared.tokenizer, parts.manifest)
+    parts.processes.wait()
+    return RunFolder(path)
+
+
+def _where_it_stands(folder: RunFolder, parts: Assembly) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to go on from, if any, and what a person should know about it."""
+    folder.checkpoints.mkdir(exist_ok=True)
+    new = not any(folder.checkpoints.iterdir()) and not (
+        folder.metrics_file.exists() and folder.metrics_file.stat().st_size
+    )
+    if parts.processes.firsts(new):
+        return None, []
+    checkpoint, notes = newest_checkpoint(folder)
+    if checkpoint is None and notes:
+        raise UserError("\n".join([*notes, "No whole checkpoint is left to resume from; train the recipe anew."]))
+    parts.processes.require_same("newest checkpoint", checkpoint.path.name if checkpoint else "none")
+    notes.append(f"Resuming from {checkpoint.path}" if checkpoint else "No checkpoint yet: starting from step 0")
+    return checkpoint, [*notes, *_changes(folder.manifest()["machine"], parts)]
+
+
+def _changes(before: dict[str, Any], parts: Assembly) -> Iterator[str]:
+    """A sentence for each thing about the machine that the last bits of a run depend on and that has changed."""
+    was = before.get("processes", 1)
+    if was != parts.processes.size:
+        yield (
+            f"{parts.processes.size} processes go on with what {was} began: the same batches, but dropout falls elsewhere"
+        )
+    for name, now in parts.manifest["machine"].items():
+        if name not in ("platform", "processes", "device_reason") and before.get(name, now) != now:
+            yield f"{name} was {before[name]} and is {now}: the end may differ in its last bits"
+
+
+def _greeting(parts: Assembly, folder: RunFolder) -> str:
+    machine, splits, geometry = parts.manifest["machine"], parts.manifest["data"]["splits"], parts.recipe.batches
+    threads = machine["threads"]
+    return (
+        f"{splits['train']['documents']:,} documents to train on, {splits['validation']['documents']:,} to validate; "
+        f"{parts.model.count_parameters():,} parameters; {parts.batches.total_steps:,} steps of "
+        f"{geometry.batch_size} x {geometry.block_size} tokens\n"
+        f"On {machine['device']}, because {machine['device_reason']}; {threads} thread{'s' * (threads != 1)}; run folder "
+        f"{folder.path}"
+    )
+
+
+def _counts(parts: Assembly) -> dict[str, Any]:
+    return {
+        "device": str(parts.device),
+        "batches_per_epoch": parts.batches.steps_per_epoch,
+        "tokens_per_epoch": parts.batches.tokens_per_epoch,
+        "parameters_count": parts.model.count_parameters(),
+    }
+
+
+@contextmanager
+def _sentences(folder: RunFolder, parts: Assembly) -> Iterator[None]:
+    """Turns what the system raises while a run works into sentences that name the last good checkpoint."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ShortrunError(
+            f"{parts.device} has too little memory for this step ({str(error).splitlines()[0]}); a train.memory_limit "
+            f"takes batches in smaller micro-batches. {last_good(folder)}"
+        ) from error
+    except RuntimeError as error:
+        if parts.processes.size == 1 or not lost_another(error):
+            raise
+        raise ShortrunError(
+            f"{without_another(error)}. {last_good(folder)}; `shortrun resume {folder.path}` goes on from there, with any "
+            "number of processes"
+        ) from error
+    except OSError as error:
+        raise ShortrunError(
+            f"The run folder could not be written ({error}). {last_good(folder)}; with room made, "
+            f"`shortrun resume {folder.path}` goes on from there"
+        ) from error
