@@ -15,7 +15,7 @@ node and start position, the map from every position where the node's text may e
     titles = sample_titles(100_000, seed=1337)
     floor_nats(titles) / sum(len(title) + 5 for title in titles)   # the lowest expected loss, in nats per character
 
-The words and sentence patterns are in `shortrun.text.words`; all are ours, and what they say of anyone is invented.
+The words and sentence patterns are in `headlines.toml`; all are ours, and what they say of anyone is invented.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from string import Formatter
 from typing import TypeVar
 
 from shortrun.errors import UserError
-from shortrun.text.words import COMMON, DOMAINS, FAMILIES, PHRASES, inflect
+from shortrun.text.headlines import headlines, inflect
 
 T = TypeVar("T")
 
@@ -161,7 +161,7 @@ def _possible(title: str, log_p: float) -> float:
 @cache
 def grammar() -> Node:
     """The headlines as a node: a family, a sentence pattern of it, a subject for the pattern, words for its slots."""
-    return Choice({_family(subjects, patterns): share for share, subjects, patterns in FAMILIES})
+    return Choice({_family(subjects, patterns): share for share, subjects, patterns in headlines().families})
 
 
 def _family(subjects: tuple[str, ...], patterns: Mapping[str, float]) -> Node:
@@ -174,7 +174,7 @@ def _family(subjects: tuple[str, ...], patterns: Mapping[str, float]) -> Node:
 
 
 def sentence(pattern: str, subject: str) -> Node:
-    """A pattern of `shortrun.text.words` as a node, its slots filled with the words of one subject."""
+    """A pattern of `headlines.toml` as a node, its slots filled with the words of one subject."""
     parts: list[Node] = []
     for text, slot, how, _ in Formatter().parse(pattern):
         parts += [_literal(text)] if text else []
@@ -184,9 +184,10 @@ def sentence(pattern: str, subject: str) -> Node:
 
 @cache
 def _slot(name: str, how: str, subject: str) -> Node:
-    if name in PHRASES:
-        return Choice({sentence(pattern, subject): weight for pattern, weight in PHRASES[name].items()})
-    return _words(DOMAINS.get(subject, {}).get(name) or COMMON[name], how)
+    phrases = headlines().phrases
+    if name in phrases:
+        return Choice({sentence(pattern, subject): weight for pattern, weight in phrases[name].items()})
+    return _words(headlines().subjects.get(subject, headlines().common)[name], how)
 
 
 @cache  # one node for one list, however many subjects use it
