@@ -1,18 +1,21 @@
-"""Every switch has a card, every card a switch, and both are where they say."""
+"""Every switch has a card or a row, cards have evidence, and both are where they say."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import tomllib
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
 
-from shortrun.cards import CARDS, Card, technique_cards
+from shortrun.cards import BEGIN, CARDS, END, Technique, sections, techniques, write_rows
 from shortrun.recipe import Recipe
 from tests.conftest import ROOT
 
-CARDS_BY_NAME = {card.name: card for card in technique_cards()}
+TECHNIQUES = {one.name: one for one in techniques()}
+WITH_CARD = {name: one.path for name, one in TECHNIQUES.items() if one.path}
 # what is no technique but a size, a budget or a place
 PLAIN = {
     "batches.block_size", "batches.batch_size", "model.n_layer", "model.n_head", "model.d_model", "optim.lr",
@@ -27,6 +30,8 @@ OFF = {
     'optim.sharpness = "none"',
     'train.precision = "float32"',
 }
+NO_SWITCH = {"torchrun"}  # starts the command, so no recipe holds it
+FIGURE = re.compile(r"\d\.\d")
 
 
 def switches_of_the_recipe() -> set[str]:
@@ -44,24 +49,50 @@ def switches_of_the_recipe() -> set[str]:
     return found - OFF
 
 
-def test_cards_and_switches_are_the_same() -> None:
-    carded = [switch for card in CARDS_BY_NAME.values() for switch in card.switches]
-    assert len(carded) == len(set(carded)), "a switch has two cards"
-    assert set(carded) == switches_of_the_recipe()
+def test_the_switches_of_cards_and_rows_are_those_of_the_recipe() -> None:
+    switches = [switch for one in TECHNIQUES.values() for switch in one.switches]
+    assert len(switches) == len(set(switches)), "a switch is in two cards or rows"
+    assert set(switches) - NO_SWITCH == switches_of_the_recipe()
 
 
-@pytest.mark.parametrize("card", CARDS_BY_NAME.values(), ids=CARDS_BY_NAME)
-def test_a_card_says_everything_and_its_switch_works(card: Card) -> None:
-    text = (CARDS / f"{card.name}.md").read_text(encoding="utf-8")
-    for heading in ("What", "When", "Evidence", "Measured here"):
-        assert re.search(rf"\*\*{heading}\.\*\* \S.{{8,}}", text), heading
-    assert card.cost
-    assert (CARDS.parent / card.code).is_file()
-    assert (ROOT / "docs" / "techniques" / f"{card.name}.md").is_file(), "the documentation shows it"
-    for switch in card.switches:
+def test_cards_come_first_and_no_name_is_taken_twice() -> None:
+    found = techniques()
+    assert len(found) == len(TECHNIQUES)
+    assert [one.name for one in found[: len(WITH_CARD)]] == sorted(WITH_CARD)
+
+
+@pytest.mark.parametrize("one", TECHNIQUES.values(), ids=TECHNIQUES)
+def test_a_technique_is_where_it_says_and_its_switch_works(one: Technique) -> None:
+    assert one.title
+    assert one.what
+    assert one.cost
+    assert (CARDS.parent / one.code).is_file()
+    assert one.switches
+    for switch in set(one.switches) - NO_SWITCH:
         field, _, value = switch.partition(" = ")
         section, name = field.split(".")
         assert name in type(getattr(Recipe(), section)).model_fields
         if value:
             parsed = tomllib.loads(f"value = {value}")["value"]
             Recipe.model_validate({section: {name: parsed}})
+
+
+@pytest.mark.parametrize(("name", "path"), WITH_CARD.items(), ids=WITH_CARD)
+def test_a_card_has_evidence(name: str, path: str) -> None:
+    """A figure, of others or of ours; a heading for ours stands only over one."""
+    parts = sections(Path(path))
+    assert list(parts) in (["What", "When", "Evidence"], ["What", "When", "Evidence", "Measured here"])
+    assert all(len(text) > 8 for text in parts.values())
+    assert FIGURE.search(parts.get("Measured here", parts["Evidence"]))
+    assert (ROOT / "docs" / "techniques" / f"{name}.md").samefile(path), "the documentation shows it"
+
+
+def test_the_documentation_shows_the_rows(tmp_path: Path) -> None:
+    page = tmp_path / "techniques.md"
+    shutil.copy(ROOT / "docs" / "techniques.md", page)
+    shown = page.read_text(encoding="utf-8")
+    table = shown.partition(BEGIN)[2].partition(END)[0].splitlines()
+    assert len(table) == 2 + len(TECHNIQUES) - len(WITH_CARD)
+    assert {line.count("|") for line in table} == {6}
+    write_rows(page)
+    assert page.read_text(encoding="utf-8") == shown, "write it: python -m shortrun.cards docs/techniques.md"

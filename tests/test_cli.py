@@ -160,8 +160,12 @@ def test_recipes_are_listed_and_explained() -> None:
 
 def test_techniques_are_listed() -> None:
     listed = json.loads(succeeded("techniques", "--json"))["techniques"]
-    assert {card["name"] for card in listed} >= {"muon", "rotary", "asam", "rdrop"}
-    assert 'optim.name = "muon"' in succeeded("techniques")
+    with_card = [one["name"] for one in listed if one["path"]]
+    assert with_card == [one["name"] for one in listed[: len(with_card)]], "cards come first"
+    assert set(with_card) >= {"muon", "rotary", "sam", "rdrop"}
+    shown = succeeded("techniques")
+    assert 'optim.name = "muon"' in shown
+    assert 'optim.name = "sgd"' in shown
 
 
 def test_data_info_counts(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 
 from shortrun import __version__, cache
-from shortrun.cards import technique_cards
+from shortrun.cards import techniques
 from shortrun.cli.options import Cache, Common, Eval, RecipesShow, Resume, Sample, positive, recipe_command
 from shortrun.cli.output import (
     is_first_process,
@@ -46,7 +46,7 @@ usage: shortrun COMMAND ...
   sample RUN          write new documents with a run's model
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
   plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
-  techniques          list what a recipe can switch on, each with its card
+  techniques          list what a recipe can switch on: what has a card, then the rest
   data info RECIPE    what a recipe's data is: counts, splits, duplicates, fingerprints
   cache               what was prepared on this machine and is shared by all runs; --clear removes it
 
@@ -208,11 +208,11 @@ def _recipes(argv: list[str]) -> None:
 def _techniques(argv: list[str]) -> None:
     about = "List the techniques that a recipe can switch on, with their switches and costs."
     options = tyro.cli(Common, prog="shortrun techniques", description=about, args=argv)
-    cards = technique_cards()
+    found = techniques()
     if options.json:
-        print(json.dumps({"techniques": [dataclasses.asdict(card) for card in cards]}))
+        print(json.dumps({"techniques": [dataclasses.asdict(one) for one in found]}))
         return
-    show_techniques(cards)
+    show_techniques(found)
 
 
 def _data(argv: list[str]) -> None:

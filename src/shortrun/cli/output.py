@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from shortrun.cache import Entry
-from shortrun.cards import CARDS, Card
+from shortrun.cards import CARDS, Technique
 
 if TYPE_CHECKING:  # both import torch
     from shortrun.runs.result import Result
@@ -109,11 +110,15 @@ def show_plan(recipe: str, found: dict[str, Any]) -> None:
     )
 
 
-def show_techniques(cards: list[Card]) -> None:
-    table = Table("technique", "switch", "cost", title=f"techniques; their cards are in {CARDS}", title_justify="left")
-    for card in cards:
-        table.add_row(card.title, "\n".join(card.switches), card.cost)
-    show(table)
+def show_techniques(found: list[Technique]) -> None:
+    """What has a card, then what is only a row."""
+    cards = Table("technique", "switch", "cost", title=f"techniques with a card in {CARDS}", title_justify="left")
+    rows = Table("technique", "switch", "what it does", "cost", title="the others", title_justify="left")
+    for one in found:
+        what = () if one.path else (escape(one.what),)
+        (cards if one.path else rows).add_row(one.title, "\n".join(one.switches), *what, one.cost)
+    show(cards)
+    show(rows)
 
 
 def show_data(manifest: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, NamedTuple
 
+from shortrun.disk import file_sha256
+
 FILE = Path(__file__).with_suffix(".toml")
 
 Lists = Mapping[str, tuple[str, ...]]
@@ -101,3 +103,8 @@ def _with_article(word: str) -> str:
 
 
 _INFLECTIONS: Mapping[str, Callable[[str], str]] = {"": str, "s": _plural, "ing": _gerund, "a": _with_article}
+
+
+def headlines_sha256() -> str:
+    """Fingerprint of the data file, and so of the grammar."""
+    return file_sha256(FILE)

@@ -22,7 +22,8 @@ from shortrun.recipe import DataConfig
 from shortrun.text.cleaning import cleaned
 from shortrun.text.documents import Documents
 from shortrun.text.files import read_column, require_file
-from shortrun.text.synthetic import grammar_sha256, sample_titles
+from shortrun.text.headlines import headlines_sha256
+from shortrun.text.synthetic import sample_titles
 
 HUB_DATASET = "julien040/hacker-news-posts"
 
@@ -43,7 +44,7 @@ def identify(data: DataConfig) -> dict[str, Any]:
     """
     match data.source:
         case "synthetic":
-            return {"grammar": grammar_sha256()}
+            return {"grammar": headlines_sha256()}
         case "hackernews":
             return {"version": _hub_version(_hub_table(data))}
     paths = [Path(name) for name in data.path]
