@@ -85,7 +85,7 @@ class Muon(torch.optim.Optimizer):
         rate = group["lr"] * sqrt(max(1, R / C))
         for rows, parameter in zip(x_MC.split_with_sizes(heights), parameters, strict=True):
             # one parameter after the other: torch._foreach_mul_ over 12 of 256 x 1024 took 0.8 ms in all and this 0.6
-            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(_placed(rows, parameter), alpha=-rate)
+            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(_beside(parameter, rows), alpha=-rate)
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         """Remembers a parameter's gradient; returns Nesterov's look ahead."""
@@ -117,10 +117,9 @@ def orthogonalise(x_NRC: Tensor, steps: int) -> Tensor:
     return x_NRC
 
 
-def _placed(rows_RC: Tensor, parameter: nn.Parameter) -> Tensor:
-    """What of a whole update belongs to this process's share of a parameter."""
+def _beside(parameter: nn.Parameter, update_RC: Tensor) -> Tensor:
+    """The update as one that adds to a parameter: a sharded one takes its share of what every process has."""
     if not isinstance(parameter, DTensor):
-        return rows_RC
-    everywhere = [Replicate()] * parameter.device_mesh.ndim
-    whole = DTensor.from_local(rows_RC, parameter.device_mesh, everywhere, run_check=False)
-    return whole.redistribute(placements=parameter.placements)
+        return update_RC
+    mesh = parameter.device_mesh
+    return DTensor.from_local(update_RC, mesh, [Replicate()] * mesh.ndim, run_check=False)
