@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from shortrun.recipe_file import load_recipe
-from shortrun.train.folder import RunFolder
-from shortrun.train.loop import train
+from shortrun.runs.folder import RunFolder
+from shortrun.train.fit import train
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.toml"))
@@ -27,9 +27,8 @@ FIRST_TEN = {"muon-switches": 1e-3}
 
 def measured(name: str, run: Path) -> dict[str, Any]:
     """The first STEPS steps of a golden recipe: what the log says of each, and the losses after the last."""
-    train(load_recipe(str(GOLDEN / f"{name}.toml")), run, max_steps=STEPS)
+    scores = train(load_recipe(str(GOLDEN / f"{name}.toml")), run, max_steps=STEPS).as_dict()
     steps = [event for event in RunFolder.open(run).metrics() if event["event"] == "training_step"]
-    scores = json.loads((run / "scores.json").read_text())
     return {
         **{key: [step[key] for step in steps] for key in ("loss", "lr", "grad_norm")},
         "scores": {key: scores[key] for key in ("loss", "official_loss", "bits_per_byte", "coverage")},

@@ -61,9 +61,10 @@ def rows_of(documents: EncodedDocuments, windows: Windows, chosen_B: NDArray[np.
     inside_BT = place_BT < stop_B1
     at_BT = np.where(inside_BT, begins_D[windows.document_W[chosen_B], None] + place_BT, 0)
     # before a document's first id lies the end of the one before it; before the very first, at -1, the end of the last
-    x_BT = np.where(inside_BT, documents.ids_N[at_BT - 1], documents.eos)
-    y_BT = np.where(inside_BT & (place_BT >= scored_B1), documents.ids_N[at_BT], IGNORE)
-    return torch.from_numpy(x_BT.astype(np.int64)), torch.from_numpy(y_BT.astype(np.int64))
+    x_BT, y_BT = (documents.ids_N[place].astype(np.int64) for place in (at_BT - 1, at_BT))
+    x_BT[~inside_BT] = documents.eos
+    y_BT[~inside_BT | (place_BT < scored_B1)] = IGNORE
+    return torch.from_numpy(x_BT), torch.from_numpy(y_BT)
 
 
 def of_like_length(windows: Windows, positions: int) -> Iterator[NDArray[np.int64]]:
