@@ -6,13 +6,20 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores; set before torch is imported
 
+import atexit
 import random
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shortrun.recipe import Recipe
+
+if "SHORTRUN_CACHE" not in os.environ:  # one for all test processes, which are children of this one
+    os.environ["SHORTRUN_CACHE"] = tempfile.mkdtemp(prefix="shortrun-tests-")
+    atexit.register(shutil.rmtree, os.environ["SHORTRUN_CACHE"], ignore_errors=True)
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch.distributed
 
 from shortrun.recipe import Recipe
-from shortrun.train.loop import resume, train
+from shortrun.train.fit import resume, train
 
 if __name__ == "__main__":
     torch.distributed.init_process_group("gloo")

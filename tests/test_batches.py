@@ -58,7 +58,7 @@ def test_stream_is_mainruns_order_spans_and_wrap(encoded: list[list[int]], block
         batch = batches.at(step)
         assert torch.equal(batch.x_BT, x)
         assert torch.equal(batch.y_BT, y)
-        assert len(batch.titles_ended) == int((y == EOS).sum())
+        assert len(batch.documents_ended) == int((y == EOS).sum())
 
 
 @settings(deadline=None)
@@ -81,7 +81,7 @@ def test_shuffled_uses_every_title_exactly_once_an_epoch(
         seen = split_at_end(targets[epoch * total : (epoch + 1) * total])
         assert Counter(map(tuple, seen)) == Counter(map(tuple, encoded))
     # the batches' own count says the same
-    counts = np.bincount(np.concatenate([batch.titles_ended for batch in steps]), minlength=len(encoded))
+    counts = np.bincount(np.concatenate([batch.documents_ended for batch in steps]), minlength=len(encoded))
     assert (counts == epochs).all()
     # inputs are the targets one position on, and all steps but the last are full
     assert [token for batch in steps for token in batch.x_BT.flatten().tolist()][: len(targets)] == [EOS, *targets[:-1]]
@@ -154,9 +154,9 @@ def test_shuffled_batches_are_the_shuffled_titles_laid_out_and_cut(
         assert torch.equal(batch.x_BT, torch.tensor(x + padding * [EOS]).view(-1, block))
         assert torch.equal(batch.y_BT, torch.tensor(y + padding * [IGNORE]).view(-1, block))
         assert batch.targets == len(y)
-        assert batch.titles_ended.dtype == np.int64
+        assert batch.documents_ended.dtype == np.int64
         ended = [title for title in enders[step * size + 1 : (step + 1) * size + 1] if title >= 0]
-        assert batch.titles_ended.tolist() == ended
+        assert batch.documents_ended.tolist() == ended
 
 
 def test_ids_are_small_and_on_disk() -> None:

@@ -19,10 +19,11 @@ from shortrun.optim.optimizers import make_optimizer
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import load_recipe
 from shortrun.tokens.batches import Batch
-from shortrun.train.budget import rows_at_once
-from shortrun.train.loop import train
+from shortrun.train.fit import train
+from shortrun.train.memory import rows_at_once
+from shortrun.train.objective import Objective
 from shortrun.train.plan import plan
-from shortrun.train.step import Objective, TrainingStep
+from shortrun.train.step import TrainingStep
 from tests.conftest import tiny_recipe
 from tests.test_techniques import a_batch, a_gpt, a_recipe
 

@@ -13,7 +13,7 @@ import pytest
 
 from shortrun.errors import UserError
 from shortrun.recipe_file import shipped_recipes, to_toml
-from shortrun.train.folder import RunFolder
+from shortrun.runs.folder import RunFolder
 from tests.conftest import tiny_recipe
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shortrun.errors import UserError
-from shortrun.recipe import Data
+from shortrun.recipe import DataConfig
 from shortrun.text.corpus import Corpus, load_corpus
 from shortrun.text.synthetic import floor_nats
 
@@ -21,8 +21,8 @@ SHARED_TITLES = Path(__file__).parents[2] / "shared/data/hn-titles.parquet"
 HN_100K = "cb97c94d17cfc7b1bdf7c627770c647748a9a0b3460dc949af77ed6ec4f39c2a"
 
 
-def data_of(**fields: object) -> Data:
-    return Data.model_validate(fields)
+def data_of(**fields: object) -> DataConfig:
+    return DataConfig.model_validate(fields)
 
 
 def corpus_of(titles: Sequence[str], folder: Path, **fields: object) -> Corpus:

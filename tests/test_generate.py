@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from shortrun.model.attention import Cache
 from shortrun.model.generate import _draw, generate
 from shortrun.model.gpt import GPT
-from shortrun.recipe import Model
+from shortrun.recipe import ModelConfig
 from tests.test_techniques import EVERY_MODEL
 
 EOS, VOCAB, BLOCK = 1, 24, 12
@@ -23,7 +22,7 @@ SWITCHES = [{}, *({name: value} for name, value in EVERY_MODEL.items()), {"mlp":
 def a_gpt(**switches: Any) -> GPT:
     torch.manual_seed(1)
     settings = {"n_layer": 2, "n_head": 2, "d_model": 16, "dropout": 0.1} | switches
-    model = GPT(Model.model_validate(settings), VOCAB, BLOCK, EOS)
+    model = GPT(ModelConfig.model_validate(settings), VOCAB, BLOCK, EOS)
     for parameter in model.parameters():
         parameter.data += 0.4 * torch.randn_like(parameter)
     return model.eval()

@@ -9,18 +9,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from shortrun.model.device import make_repeatable
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
-from shortrun.optim.schedules import rate
-from shortrun.recipe import Recipe, Schedule
+from shortrun.optim.schedules import lr_scale
+from shortrun.recipe import Recipe, ScheduleConfig
 from shortrun.recipe_file import load_recipe
 from shortrun.score.evaluate import ScoringSet
 from shortrun.text.corpus import load_corpus
 from shortrun.tokens.batches import StreamBatches, TokenizedTitles, make_batches
 from shortrun.tokens.bpe import train_bpe
 from shortrun.tokens.kinds import load_tokenizer
-from shortrun.train.device import make_repeatable
-from shortrun.train.step import Objective, TrainingStep
+from shortrun.train.objective import Objective
+from shortrun.train.step import TrainingStep
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_the_whole_curve(golden: Path, recipe: Recipe) -> None:
 
     expected_validation = dict(curve["validation_loss"])
     for step, expected in enumerate(curve["training_loss"], start=1):
-        share = rate(step, batches.total_steps, recipe.schedule, recipe.optim.lr)
+        share = lr_scale(step, batches.total_steps, recipe.schedule, recipe.optim.lr)
         result = take(batches.at(step), share, (1337, step))
         assert result.loss == pytest.approx(expected, abs=2e-6), step
         if step in expected_validation:
@@ -84,7 +85,7 @@ def test_the_schedule_is_torchs_cosine_annealing() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=6e-3)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50)
     for step in range(1, 51):
-        assert 6e-3 * rate(step, 50, Schedule(), 6e-3) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
+        assert 6e-3 * lr_scale(step, 50, ScheduleConfig(), 6e-3) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
         optimizer.step()
         scheduler.step()
 

@@ -11,12 +11,13 @@ import torch
 from shortrun.model.generate import generate
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
-from shortrun.recipe import Model, Recipe
+from shortrun.recipe import ModelConfig, Recipe
 from shortrun.tokens.batches import Batch
-from shortrun.train.step import Objective, TrainingStep
+from shortrun.train.objective import Objective
+from shortrun.train.step import TrainingStep
 from tests.conftest import ROOT
 
-SMALL = Model(n_layer=2, n_head=2, d_model=16, dropout=0.1)
+SMALL = ModelConfig(n_layer=2, n_head=2, d_model=16, dropout=0.1)
 
 
 def a_gpt(seed: int = 0) -> GPT:
@@ -40,7 +41,7 @@ def test_rows_do_not_see_each_other() -> None:
 
 def test_initial_weights_are_the_baselines() -> None:
     torch.manual_seed(0)
-    model = GPT(Model(n_layer=2, n_head=4, d_model=128), vocab_size=500, block_size=32, eos=1)
+    model = GPT(ModelConfig(n_layer=2, n_head=4, d_model=128), vocab_size=500, block_size=32, eos=1)
     for name, parameter in model.named_parameters():
         if name.endswith("bias") or name == "pos_emb":
             assert parameter.abs().max() == 0, name

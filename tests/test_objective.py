@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shortrun.score import objective
-from shortrun.score.objective import training_loss
 from shortrun.tokens.batches import IGNORE
+from shortrun.train.objective import training_loss
 
 D, V = 16, 50
 

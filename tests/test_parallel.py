@@ -15,9 +15,9 @@ import pytest
 from filelock import FileLock
 
 from shortrun.recipe import Recipe
-from shortrun.train.checkpoints import newest_checkpoint
-from shortrun.train.folder import RunFolder
-from shortrun.train.loop import resume, train
+from shortrun.runs.checkpoints import newest_checkpoint
+from shortrun.runs.folder import RunFolder
+from shortrun.train.fit import resume, train
 from tests.conftest import ROOT, tiny_values
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -100,7 +100,7 @@ def test_two_processes_train_and_score_what_one_does(way: str, runs: tuple[Path,
 @pytest.mark.parametrize("way", WAYS)
 def test_the_scores_are_exactly_those_of_one_process(way: str, runs: tuple[Path, Path]) -> None:
     """The weights that two processes trained, scored by two, and again by one."""
-    from shortrun.view.heldout import evaluate_run
+    from shortrun.view.evaluate import evaluate_run
 
     again, before = evaluate_run(runs[0] / way, None), scores(runs[0] / way)
     assert (again["loss"], again["official_loss"]) == (before["loss"], before["official_loss"])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from shortrun.errors import UserError
 from shortrun.model.gpt import GPT
-from shortrun.recipe import Model
+from shortrun.recipe import ModelConfig
 from shortrun.recipe import Tokenizer as TokenizerSettings
 from shortrun.score.evaluate import ScoringSet, Share, official_loss, title_nats
 from shortrun.score.intervals import bootstrap_interval
@@ -31,7 +31,7 @@ EOS, VOCAB, BLOCK = 1, 40, 12
 def a_model(dtype: torch.dtype = torch.float64, seed: int = 0) -> GPT:
     """A random GPT whose predictions vary a lot, so that a token left out or scored twice shows."""
     torch.manual_seed(seed)
-    model = GPT(Model(n_layer=2, n_head=2, d_model=16, dropout=0.3), VOCAB, BLOCK, EOS)
+    model = GPT(ModelConfig(n_layer=2, n_head=2, d_model=16, dropout=0.3), VOCAB, BLOCK, EOS)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
     return model.to(dtype)

@@ -21,7 +21,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shortrun.errors import UserError
-from shortrun.recipe import Data
+from shortrun.recipe import DataConfig
 from shortrun.text import sources
 from shortrun.text.cleaning import clean, cleaned
 from shortrun.text.corpus import load_corpus
@@ -83,12 +83,12 @@ def written(path: Path, content: bytes) -> str:
     return str(path)
 
 
-def of_file(*paths: str, **fields: object) -> Data:
+def of_file(*paths: str, **fields: object) -> DataConfig:
     return of_hub(path=paths, **{"num_titles": "all", "shuffle": False, **fields})
 
 
-def of_hub(**fields: object) -> Data:
-    return Data.model_validate(fields)
+def of_hub(**fields: object) -> DataConfig:
+    return DataConfig.model_validate(fields)
 
 
 # Cleaning

@@ -23,11 +23,12 @@ from shortrun.model.attention import CausalSelfAttention, Rotary, Titles, attend
 from shortrun.model.dropout import Dropout, drop
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
-from shortrun.optim.schedules import decay_rate, rate
-from shortrun.recipe import Model, Optim, Recipe, Schedule
+from shortrun.optim.schedules import decay_scale, lr_scale
+from shortrun.recipe import ModelConfig, OptimConfig, Recipe, ScheduleConfig
 from shortrun.tokens.batches import Batch
-from shortrun.train.loop import resume, train
-from shortrun.train.step import Objective, TrainingStep, passes_per_step
+from shortrun.train.fit import resume, train
+from shortrun.train.objective import Objective
+from shortrun.train.step import TrainingStep, passes_per_step
 from tests.conftest import tiny_recipe
 from tests.test_objective import symmetric_divergence
 from tests.test_training import assert_same_end
@@ -43,7 +44,7 @@ EVERY_MODEL = {
 def a_gpt(**switches: Any) -> GPT:
     torch.manual_seed(0)
     settings = {"n_layer": 2, "n_head": 2, "d_model": 16, "dropout": 0.0} | switches
-    model = GPT(Model.model_validate(settings), VOCAB, BLOCK, EOS)
+    model = GPT(ModelConfig.model_validate(settings), VOCAB, BLOCK, EOS)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
     return model.eval()
@@ -58,14 +59,14 @@ def a_gpt(**switches: Any) -> GPT:
     ],
 )
 def test_the_reports_parameter_counts(settings: dict[str, int], vocab: int, block: int, parameters: int) -> None:
-    assert GPT(Model.model_validate(settings), vocab, block, EOS).count_parameters() == parameters
+    assert GPT(ModelConfig.model_validate(settings), vocab, block, EOS).count_parameters() == parameters
 
 
 @pytest.mark.parametrize("isolate", [False, True])
 def test_attention_is_the_plain_softmax(isolate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both of its ways, the product written out and torch's kernel, against softmax(q k^T / sqrt(K)) v in einsums."""
     torch.manual_seed(0)
-    attention = CausalSelfAttention(Model(n_layer=1, n_head=2, d_model=16, dropout=0.0), BLOCK).double()
+    attention = CausalSelfAttention(ModelConfig(n_layer=1, n_head=2, d_model=16, dropout=0.0), BLOCK).double()
     x, ids = torch.randn(3, BLOCK, 16, dtype=torch.float64), torch.randint(0, 4, (3, BLOCK))
     q, k, v = attention.qkv(x).view(3, BLOCK, 3, 2, 8).unbind(2)
     scores = torch.einsum("bihk,bjhk->bhij", q, k) / math.sqrt(8)
@@ -142,7 +143,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
 
 
 def test_attention_dropout_works_under_the_mask() -> None:
-    attention = CausalSelfAttention(Model(n_layer=1, n_head=2, d_model=16, dropout=0.5), BLOCK).train()
+    attention = CausalSelfAttention(ModelConfig(n_layer=1, n_head=2, d_model=16, dropout=0.5), BLOCK).train()
     attention.resid_drop = Dropout(0.0)
     x, mask = torch.randn(1, BLOCK, 16), Titles(torch.full((1, BLOCK), 5), EOS)
     assert not torch.allclose(attention(x, mask), attention(x, mask))
@@ -189,7 +190,7 @@ def test_switches_of_the_ends() -> None:
     assert not [name for name, _ in bare.named_parameters() if name.endswith("bias")]
     assert "pos_emb" not in dict(a_gpt(positions="rotary").named_parameters())
     torch.manual_seed(0)
-    settings = Model(n_layer=8, n_head=4, d_model=128, init="residual")
+    settings = ModelConfig(n_layer=8, n_head=4, d_model=128, init="residual")
     deep: Any = GPT(settings, VOCAB, BLOCK, EOS)
     assert float(deep.blocks[3].mlp.to_stream.weight.detach().std()) == pytest.approx(0.02 / 4, rel=0.03)
     assert float(deep.blocks[3].attn.qkv.weight.detach().std()) == pytest.approx(0.02, rel=0.03)
@@ -272,7 +273,7 @@ def test_label_smoothing_changes_the_gradient_and_not_the_reported_loss() -> Non
 def test_what_muon_adamw_and_decay_take_care_of() -> None:
     model = a_gpt(output_gate=True, qk_norm=True)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    muon, adamw = make_optimizer(model, Optim(name="muon", decay="matrices", weight_decay=0.1)).parts
+    muon, adamw = make_optimizer(model, OptimConfig(name="muon", decay="matrices", weight_decay=0.1)).parts
     by_muon = {names[id(p)] for group in muon.param_groups for p in group["params"]}
     assert by_muon == {
         name
@@ -284,13 +285,13 @@ def test_what_muon_adamw_and_decay_take_care_of() -> None:
     every = {names[id(p)] for part in (muon, adamw) for group in part.param_groups for p in group["params"]}
     assert every == set(names.values())
     assert [type(part) for part in (muon, adamw)] == [torch.optim.Muon, torch.optim.AdamW]
-    (plain,) = make_optimizer(model, Optim(name="adamw", weight_decay=0.1)).parts
+    (plain,) = make_optimizer(model, OptimConfig(name="adamw", weight_decay=0.1)).parts
     assert [group["weight_decay"] for group in plain.param_groups] == [0.1]
 
 
 def rates(total: int = 100, **settings: Any) -> list[float]:
-    schedule = Schedule.model_validate(settings)
-    return [rate(step, total, schedule, peak=1.0) for step in range(1, total + 1)]
+    schedule = ScheduleConfig.model_validate(settings)
+    return [lr_scale(step, total, schedule, peak=1.0) for step in range(1, total + 1)]
 
 
 def test_schedules() -> None:
@@ -313,14 +314,14 @@ def test_schedules() -> None:
 
 def test_weight_decays_own_schedule() -> None:
     def decays(name: str) -> list[float]:
-        schedule = Schedule.model_validate({"weight_decay": name})
-        return [decay_rate(step, 100, schedule) for step in range(1, 101)]
+        schedule = ScheduleConfig.model_validate({"weight_decay": name})
+        return [decay_scale(step, 100, schedule) for step in range(1, 101)]
 
     assert decays("constant") == [1.0] * 100
     assert decays("linear")[::25] == pytest.approx([1.0, 0.75, 0.5, 0.25])
     assert decays("cosine")[50] == pytest.approx(0.5)
     model = a_gpt()
-    optimizer = make_optimizer(model, Optim(name="adamw", lr=0.5, weight_decay=0.4))
+    optimizer = make_optimizer(model, OptimConfig(name="adamw", lr=0.5, weight_decay=0.4))
     before = model.token_emb.weight.detach().clone()
     model.token_emb.weight.grad = torch.zeros_like(before)
     optimizer.step(rate=0.1, decay=0.25)
@@ -330,7 +331,7 @@ def test_weight_decays_own_schedule() -> None:
 def test_lion_steps_by_the_sign_of_its_momentum() -> None:
     pytest.importorskip("pytorch_optimizer")
     model = a_gpt()
-    optimizer = make_optimizer(model, Optim(name="lion", lr=0.5, betas=(0.9, 0.99), weight_decay=0.1))
+    optimizer = make_optimizer(model, OptimConfig(name="lion", lr=0.5, betas=(0.9, 0.99), weight_decay=0.1))
     weight = model.token_emb.weight
     before, momentum = weight.detach().clone(), torch.zeros_like(weight)
     for _ in range(3):
@@ -344,7 +345,7 @@ def test_lion_steps_by_the_sign_of_its_momentum() -> None:
 def test_the_extra_optimizers_are_named_when_their_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     with pytest.raises(UserError, match=r"shortrun\[optimizers\]"):
-        make_optimizer(a_gpt(), Optim(name="lion"))
+        make_optimizer(a_gpt(), OptimConfig(name="lion"))
 
 
 SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
@@ -390,8 +391,8 @@ def test_the_average_of_the_weights_is_what_is_scored(titles_file: Path, tmp_pat
     """With a decay of 0.9 over three steps, the model on disk is the average written out."""
     from safetensors.torch import load_file
 
-    from shortrun.train.checkpoints import newest_checkpoint
-    from shortrun.train.folder import RunFolder
+    from shortrun.runs.checkpoints import newest_checkpoint
+    from shortrun.runs.folder import RunFolder
 
     raw = []
     for steps in (1, 2, 3):

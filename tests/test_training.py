@@ -20,12 +20,12 @@ import torch
 
 from shortrun.errors import UserError
 from shortrun.recipe_file import to_toml
-from shortrun.train.checkpoints import newest_checkpoint
-from shortrun.train.folder import RunFolder
-from shortrun.train.loop import Diverged, resume, train
-from shortrun.train.metrics import MetricsLog
-from shortrun.train.trained import load_trained
-from shortrun.view.heldout import evaluate_run
+from shortrun.runs.checkpoints import newest_checkpoint
+from shortrun.runs.folder import RunFolder
+from shortrun.runs.log import MetricsLog
+from shortrun.runs.trained import load_trained
+from shortrun.train.fit import Diverged, resume, train
+from shortrun.view.evaluate import evaluate_run
 from tests.conftest import tiny_recipe
 
 MODES = ["stream", "shuffled"]
@@ -360,7 +360,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(whole: Callable[[str], Path]
 def test_every_title_is_counted(whole: Callable[[str], Path]) -> None:
     run = whole("shuffled")
     state = torch.load(max((run / "checkpoints").iterdir()) / "state.pt", weights_only=True)
-    assert state["titles_seen"].tolist() == [the_recipe(run).train.epochs] * 360
+    assert state["documents_seen"].tolist() == [the_recipe(run).train.epochs] * 360
 
 
 def test_metrics_speak_mainruns_language(whole: Callable[[str], Path]) -> None:
