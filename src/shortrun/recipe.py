@@ -138,12 +138,13 @@ class TokenizerConfig(Section):
 class BatchesConfig(Section):
     """How token ids become batches."""
 
-    mode: Literal["stream", "shuffled"] = "shuffled"
-    """"stream": one fixed stream, as Mainrun; "shuffled": titles in a new order each epoch, every target used once."""
+    mode: Literal["stream", "shuffled", "documents"] = "shuffled"
+    """"stream": one fixed stream, as Mainrun; "shuffled": documents in a new order each epoch, end to end; "documents": the
+    same, one document a row, exactly as it is scored."""
     block_size: PositiveInt = 128
-    """Tokens in a row: the longest context the model sees."""
+    """Tokens in a row, in "documents" at most: the longest context the model sees."""
     batch_size: PositiveInt = 64
-    """Rows in a step."""
+    """Rows in a step; in "documents" a step holds about batch_size * block_size tokens."""
 
 
 class ModelConfig(Section):
@@ -183,8 +184,6 @@ class ModelConfig(Section):
     """Initial value of a learned factor for each channel of each part's output; left out, there is none."""
     qk_norm: bool = False
     """RMS-normalise each head's queries and keys, with a learned gain."""
-    isolate_titles: bool = False
-    """Keep attention inside a title: no token sees another title in its row."""
 
     @model_validator(mode="after")
     def _can_work(self) -> ModelConfig:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shortrun.model.attention import CausalSelfAttention, LayerCache, Titles
+from shortrun.model.attention import CausalSelfAttention, LayerCache
 from shortrun.model.dropout import Dropout
 from shortrun.model.language_model import Cache, Caches, LanguageModel
 from shortrun.model.mlp import KINDS, SwiGLU
@@ -45,9 +45,9 @@ class Block(nn.Module):
         self.scale1 = _layer_scale(config)
         self.scale2 = _layer_scale(config)
 
-    def forward(self, x_BTD: Tensor, titles: Titles | None, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
         normed_BTD = self.ln1(x_BTD)
-        attended_BTD = x_BTD + self.scale1(self.attn(normed_BTD, titles, cache))
+        attended_BTD = x_BTD + self.scale1(self.attn(normed_BTD, cache))
         seen_BTD = normed_BTD if self.parallel else self.ln2(attended_BTD)
         out_BTD: Tensor = attended_BTD + self.scale2(self.mlp(seen_BTD))
         return out_BTD
@@ -70,7 +70,7 @@ class GPT(LanguageModel):
     def __init__(self, config: ModelConfig, vocab_size: int, block_size: int, eos: int) -> None:
         super().__init__()
         self.block_size, self.vocab_size, self.d_model = block_size, vocab_size, config.d_model
-        self.eos, self.isolate_titles, self.word_dropout = eos, config.isolate_titles, config.word_dropout
+        self.eos, self.word_dropout = eos, config.word_dropout
         self.embedding_scale = config.d_model**-0.5 if config.scale_embeddings else 1.0
         self.token_emb = nn.Embedding(vocab_size, config.d_model)
         learned = config.positions == "learned"
@@ -124,9 +124,8 @@ class GPT(LanguageModel):
         if self.pos_emb is not None:
             x_BTD = x_BTD + self.pos_emb[:, start : start + x_BT.shape[1]]
         x_BTD = self.drop(x_BTD)
-        titles = Titles(x_BT, self.eos) if self.isolate_titles and start == 0 else None
         for block, layer in zip(self.blocks, layers, strict=True):
-            x_BTD = block(x_BTD, titles, layer)
+            x_BTD = block(x_BTD, layer)
         hidden_BTD: Tensor = self.ln_f(x_BTD)
         return hidden_BTD
 
