@@ -1,6 +1,6 @@
 """Causal self-attention, with the variants that a recipe can switch on.
 
-Shapes: B rows, T positions, D d_model, H heads, K = D / H, N = B * H; S positions that are seen, T unless a cache holds
+Shapes: N positions of all rows, B rows of a group, T positions of each, D d_model, H heads, K = D / H, M = B * H; S positions that are seen, T unless a cache holds
 more.
 """
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shortrun.model.dropout import Dropout, drop
+from shortrun.model.layout import Layout
 from shortrun.recipe import ModelConfig
 
 
@@ -56,10 +57,21 @@ class CausalSelfAttention(nn.Module):
         self.k_norm = nn.RMSNorm(K) if config.qk_norm else None
         self.gate = nn.Linear(D, H, bias=config.bias) if config.output_gate else None
 
-    def forward(self, x_BTD: Tensor, cache: LayerCache | None = None) -> Tensor:
-        """`x_BTD` follows what the `cache` holds, and joins it."""
-        B, T, D = x_BTD.shape
-        q_BHTK, k_BHTK, v_BHTK = self.qkv(x_BTD).view(B, T, 3, self.n_head, D // self.n_head).permute(2, 0, 3, 1, 4)
+    def forward(self, x_ND: Tensor, layout: Layout, cache: LayerCache | None = None) -> Tensor:
+        """`x_ND` are all positions of the rows of `layout`; with a `cache` they follow what it holds, and join it."""
+        qkv_N3D = self.qkv(x_ND)
+        parts = [group.unpad(self._attended(group.pad(qkv_N3D), cache)) for group in layout.groups]
+        y_ND = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if self.gate:
+            N, H = len(y_ND), self.n_head
+            y_ND = (y_ND.view(N, H, -1) * torch.sigmoid(self.gate(x_ND))[..., None]).flatten(1)
+        out_ND: Tensor = self.resid_drop(self.proj(y_ND))
+        return out_ND
+
+    def _attended(self, qkv_BTD: Tensor, cache: LayerCache | None) -> Tensor:
+        """What each position of some rows of equal length takes from those before it, BTD."""
+        B, T, _ = qkv_BTD.shape
+        q_BHTK, k_BHTK, v_BHTK = qkv_BTD.view(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
         if self.q_norm and self.k_norm:
             q_BHTK, k_BHTK = self.q_norm(q_BHTK), self.k_norm(k_BHTK)
         if self.rotary:
@@ -67,10 +79,7 @@ class CausalSelfAttention(nn.Module):
             q_BHTK, k_BHTK = self.rotary(q_BHTK, start), self.rotary(k_BHTK, start)
         k_BHSK, v_BHSK = cache.append(k_BHTK, v_BHTK) if cache else (k_BHTK, v_BHTK)
         y_BHTK = attend(q_BHTK, k_BHSK, v_BHSK, self.dropout if self.training else 0.0)
-        if self.gate:
-            y_BHTK = y_BHTK * torch.sigmoid(self.gate(x_BTD)).transpose(1, 2)[..., None]
-        out_BTD: Tensor = self.resid_drop(self.proj(y_BHTK.transpose(1, 2).reshape(B, T, D)))
-        return out_BTD
+        return y_BHTK.transpose(1, 2).reshape(B, T, -1)
 
 
 def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, dropout: float) -> Tensor:
@@ -85,10 +94,10 @@ def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, dropout: float) -> Te
         return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, is_causal=T > 1, dropout_p=dropout)
     S = k_BHSK.shape[2]
     bias_TS = torch.full((T, S), -torch.inf, dtype=q_BHTK.dtype).triu(S - T + 1)
-    q_NTK, k_NSK, v_NSK = (x.flatten(0, 1) for x in (q_BHTK, k_BHSK, v_BHSK))
-    scores_NTS = torch.baddbmm(bias_TS, q_NTK, k_NSK.transpose(1, 2), alpha=K**-0.5)
-    weights_NTS = drop(torch.softmax(scores_NTS, dim=-1), dropout)
-    return torch.bmm(weights_NTS, v_NSK).view(B, H, T, K)
+    q_MTK, k_MSK, v_MSK = (x.flatten(0, 1) for x in (q_BHTK, k_BHSK, v_BHSK))
+    scores_MTS = torch.baddbmm(bias_TS, q_MTK, k_MSK.transpose(1, 2), alpha=K**-0.5)
+    weights_MTS = drop(torch.softmax(scores_MTS, dim=-1), dropout)
+    return torch.bmm(weights_MTS, v_MSK).view(B, H, T, K)
 
 
 class Rotary(nn.Module):

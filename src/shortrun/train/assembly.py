@@ -85,7 +85,9 @@ def assemble(recipe: Recipe, prepared: Prepared, processes: Processes, threads: 
         prepared=prepared,
         batches=batches,
         model=model,
-        step=TrainingStep(processes.spread(objective, device), model, optimizer, recipe, processes, rows * recipe.batches.block_size),
+        step=TrainingStep(
+            processes.spread(objective, device), model, optimizer, recipe, processes, rows * recipe.batches.block_size
+        ),
         average=average,
         device=device,
         manifest=manifest,

@@ -85,9 +85,9 @@ class TrainingStep:
         nats_sum = torch.zeros((), device=device)
         self.optimizer.zero_grad()
         micro_batches = batch.micro_batches(self.positions, self.processes.rank, self.processes.size)
-        for index, (x_BT, y_BT) in enumerate(micro_batches):
+        for index, rows in enumerate(micro_batches):
             with unsynchronised(self.objective) if index < len(micro_batches) - 1 else nullcontext():
-                objective, nats = self.objective(x_BT.to(device), y_BT.to(device))
+                objective, nats = self.objective(rows.to(device))
                 (objective * self.processes.size / count).backward()
             nats_sum = nats_sum + nats
         return self.processes.sum(nats_sum) / count
