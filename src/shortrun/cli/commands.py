@@ -151,7 +151,7 @@ def _eval(argv: list[str]) -> None:
 def _plan(argv: list[str]) -> None:
     options, recipe = recipe_command(
         "plan",
-        "Estimate what training a recipe will take, without reading any data.",
+        "Estimate what training a recipe will take. Files are counted, the hub is not asked.",
         argv,
         {"gpus": (int, "Plan for this many GPUs; left out, for this machine's CPU.")},
     )
@@ -159,7 +159,7 @@ def _plan(argv: list[str]) -> None:
 
     found = plan(recipe, positive(options.gpus, "--gpus") or 0)
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(found.as_dict()))
         return
     show_plan(options.recipe, found)
 

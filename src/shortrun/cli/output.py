@@ -17,8 +17,9 @@ from rich.table import Table
 from shortrun.cache import Entry
 from shortrun.cards import CARDS, Technique
 
-if TYPE_CHECKING:  # both import torch
+if TYPE_CHECKING:  # these import torch
     from shortrun.runs.result import Result
+    from shortrun.train.plan import Plan
     from shortrun.view.evaluate import Report
 
 
@@ -94,18 +95,21 @@ def show_evaluation(report: Report, count: int) -> None:
             print(f"  {found['loss']:.3f}  {visible(found['document'])}")
 
 
-def show_plan(recipe: str, found: dict[str, Any]) -> None:
-    memory = {part: f"{size / 1e9:.2f} GB" for part, size in found["memory_bytes"].items()}
-    where = f"each of {found['gpus']} GPUs" if found["gpus"] else "the CPU"
+def show_plan(recipe: str, plan: Plan) -> None:
+    memory = {part: f"{size / 1e9:.2f} GB" for part, size in plan.memory_bytes.items()}
+    where = f"each of {plan.gpus} GPUs" if plan.gpus else "the CPU"
     show_pairs(
         f"plan for {recipe} on {where}",
         {
-            "parameters": f"{found['parameters']:,}",
-            "tokens, steps": f"about {found['tokens']:,} targets in {found['steps']:,} steps",
+            "parameters": f"{plan.parameters:,}",
+            "documents": f"{plan.documents:,} to train on",
+            "tokens, steps": f"about {plan.tokens:,} targets in {plan.steps:,} steps ({plan.tokens_from})",
             "memory": f"about {memory.pop('total')}: " + ", ".join(f"{part} {size}" for part, size in memory.items()),
-            "arithmetic": f"{found['flops']:.3g} FLOP, {found['passes_per_step']} forward and backward passes a step",
-            "time": f"about {duration(found['seconds'])} at {found['flops_per_second'] / 1e9:,.0f} GFLOP/s "
-            f"({found['flops_per_second_from']})",
+            "arithmetic": f"{plan.flops:.3g} FLOP, {plan.passes_per_step} forward and backward passes a step",
+            "CPU": plan.cpu,
+            "precision": plan.precision_from,
+            "time": f"about {duration(plan.seconds)} at {plan.flops_per_second / 1e9:,.0f} GFLOP/s "
+            f"({plan.flops_per_second_from})",
         },
     )
 

@@ -132,10 +132,16 @@ class GPT(LanguageModel):
         hidden_ND: Tensor = self.ln_f(x_ND)
         return hidden_ND
 
-    def flops_per_token(self) -> int:
-        """Floating-point operations of one forward and backward pass, per token: 6 for each parameter, and
-        12 * layers * T * D for attention over a full row (Kaplan et al. 2020, section 2.1)."""
-        return 6 * self.count_parameters() + 12 * len(self.blocks) * self.block_size * self.d_model
+    def flops_per_token(self, row_length: float) -> float:
+        """6 for each weight of a linear map or the head: a multiplication and an addition, forward and twice backward.
+
+        Attention adds 12 * layers * row_length * D for its two products (Chowdhery et al. 2022, arXiv 2204.02311, appendix
+        B). Looking an embedding up costs no product.
+        """
+        linear = sum(module.weight.numel() for module in self.modules() if isinstance(module, nn.Linear))
+        if self.head is None:
+            linear += self.token_emb.weight.numel()
+        return 6 * linear + 12 * len(self.blocks) * row_length * self.d_model
 
 
 def block_matrices(model: nn.Module) -> list[tuple[nn.Parameter, int]]:

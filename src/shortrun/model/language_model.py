@@ -61,8 +61,8 @@ class LanguageModel(nn.Module, ABC):
         """An empty cache for some rows."""
 
     @abstractmethod
-    def flops_per_token(self) -> int:
-        """Floating-point operations of one forward and backward pass, per token."""
+    def flops_per_token(self, row_length: float) -> float:
+        """Floating-point operations of the matrix products of one forward and backward pass, per token of such a row."""
 
     def count_parameters(self) -> int:
         """Trained numbers; weights that two parts share are counted once."""

@@ -23,7 +23,6 @@ from shortrun.tokens.encoded import EncodedDocuments
 from shortrun.tokens.rows import IGNORE, Rows
 from shortrun.tokens.windows import Windows, rows_of, windows_of
 
-
 ROUND = 64
 """Positions of a micro-batch of documents are filled up to a multiple of this, because oneDNN compiles its bfloat16 products
 anew for each number of rows: 0.55 s a step instead of 0.85 on a CPU with AMX."""
@@ -110,6 +109,8 @@ class Batches(Protocol):
     steps_per_epoch: int
     total_steps: int
     tokens_per_epoch: int
+    row_length: float
+    """Positions of the row that a target stands in, on average."""
     every_document_equally: bool
     """Whether all documents have been seen exactly `epochs` times after `total_steps`."""
 
@@ -129,6 +130,7 @@ class StreamBatches:
         self._rows, self._block = config.batch_size, config.block_size
         self._step_tokens = config.batch_size * config.block_size
         self.tokens_per_epoch = len(documents.ids_N)
+        self.row_length = float(config.block_size)
         span = self._step_tokens + 1
         if self.tokens_per_epoch < span:
             raise UserError(
@@ -170,6 +172,7 @@ class ShuffledBatches:
         self._step_tokens = config.batch_size * config.block_size
         self._seed = seed
         self.tokens_per_epoch = len(documents.ids_N)
+        self.row_length = float(config.block_size)
         if self.tokens_per_epoch < config.block_size:
             raise UserError(
                 f"batches.block_size = {config.block_size} is longer than the data: the training documents make only "
@@ -248,6 +251,8 @@ class DocumentBatches:
         self._first_W = np.searchsorted(self._windows.document_W, np.arange(len(documents)))
         self._step_tokens = config.batch_size * config.block_size
         self.tokens_per_epoch = len(documents.ids_N)
+        lengths_W = self._windows.lengths_W
+        self.row_length = float((lengths_W**2).sum() / lengths_W.sum())
         self.steps_per_epoch = ceil(self.tokens_per_epoch / self._step_tokens)
         self._epoch = -1
         self._order = self._starts = np.zeros(0, dtype=np.int64)

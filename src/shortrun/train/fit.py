@@ -85,7 +85,8 @@ def fit(
             _require_same(folder, recipe, prepared)
         keep_freed_memory()
         with repeatable(recipe.train.threads or _threads_before(folder, processes)) as threads:
-            parts = assemble(recipe, prepared, processes, threads)
+            precision = folder.manifest()["machine"].get("precision") if folder else None
+            parts = assemble(recipe, prepared, processes, threads, precision)
             if folder is None:
                 folder = _new_folder(path, parts)
             with (

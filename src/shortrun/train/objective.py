@@ -29,20 +29,24 @@ def copies_at_once(config: TrainConfig) -> int:
 class Objective(nn.Module):
     """Rows of a batch to (objective, nats), both summed over targets: what is differentiated."""
 
-    def __init__(self, model: LanguageModel, config: TrainConfig) -> None:
+    def __init__(self, model: LanguageModel, config: TrainConfig, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self.dtype = model, config, dtype
         self.run = model.hidden if isinstance(model, LinearHead) else partial(logits_of, model)
         """From rows to hidden states, or to logits in a model without a linear head."""
 
     def forward(self, rows: Rows) -> tuple[Tensor, Tensor]:
         if copies_at_once(self.config) == 2:
             rows = rows.twice()
-        with torch.autocast(rows.x_N.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        with torch.autocast(rows.x_N.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            out_NX, targets_N = self.run(rows), rows.y_N
+            counted_N = targets_N != IGNORE
+            if not bool(counted_N.all()):
+                out_NX, targets_N = out_NX[counted_N], targets_N[counted_N]
             return training_loss(
-                self.run(rows),
+                out_NX,
                 self.model.head_VD if isinstance(self.model, LinearHead) else None,
-                rows.y_N,
+                targets_N,
                 label_smoothing=self.config.label_smoothing,
                 rdrop=self.config.rdrop,
             )
