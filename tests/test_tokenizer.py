@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as HFTokenizer
 
 from shortrun.errors import UserError
 from shortrun.recipe import TokenizerConfig
@@ -81,11 +83,31 @@ def test_documents_taken_a_few_at_a_time_have_the_same_ids(
     documents = ["one two", "", "three", *AWKWARD, "two", "one", *titles[:30]]
     at_once = tokenizer.encode_many(documents)
     stream = joined(tokenizer, documents)
-    for size in (1, 2, 7, len(documents), 100):
+    for size, characters in ((1, 99), (2, 99), (7, 20), (len(documents), 1), (100, 10**6)):
         monkeypatch.setattr("shortrun.tokens.tokenizer.AT_ONCE", size)
+        monkeypatch.setattr("shortrun.tokens.tokenizer.CHARACTERS_AT_ONCE", characters)
         assert list(tokenizer.encode_each(iter(documents))) == at_once
         assert list(tokenizer.encode_losslessly(Documents.of(documents))) == at_once
         assert joined(tokenizer, documents) == stream
+        pieces = len(list(tokenizer.encode_joined(documents)))
+        assert pieces >= len(documents) / size
+        assert pieces > len(documents) / 2 or characters > 1
+
+
+@given(
+    documents=st.lists(st.lists(st.sampled_from(["<eos>", "<", "eos>", " ", "a", "<pad>", "\n", "GPT-4"])).map("".join))
+)
+@pytest.mark.parametrize("kind", ["bpe", "bpe with whole pieces"])
+def test_bpes_stream_is_the_joined_text_encoded(kind: str, documents: list[str], titles: list[str]) -> None:
+    """As the original encodes it: one text, in which "<eos>" is an end wherever it stands."""
+    bpe = bpe_of(kind, tuple(titles))
+    whole = HFTokenizer.from_str(bpe._serialised).encode("".join(document + "<eos>" for document in documents))
+    assert joined(bpe, documents) == whole.ids
+
+
+@cache
+def bpe_of(kind: str, titles: tuple[str, ...]) -> Tokenizer:
+    return make_tokenizer(titles, KINDS[kind])
 
 
 def test_in_bpes_joined_text_a_written_end_mark_is_one(titles: list[str]) -> None:
