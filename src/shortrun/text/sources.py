@@ -38,7 +38,9 @@ class Source:
 
 
 def identify(data: DataConfig) -> dict[str, Any]:
-    """What decides a source's rows, without reading them: the sha256 of files, the hub's commit, the grammar's sha256.
+    """What decides a source's rows, without reading them: names and sha256 of files, the hub's commit, the grammar's sha256.
+
+    A file's name says how it is read, and stands in the manifest.
 
     Raises UserError for a file that is missing or of no known kind.
     """
@@ -50,7 +52,7 @@ def identify(data: DataConfig) -> dict[str, Any]:
     paths = [Path(name) for name in data.path]
     for path in paths:
         require_file(path)
-    return {"files": [file_sha256(path) for path in paths]}
+    return {"files": [[path.name, file_sha256(path)] for path in paths]}
 
 
 def read_source(data: DataConfig) -> Source:
