@@ -39,6 +39,14 @@ class Resume(Common):
 
     run: RunFolderArgument = dataclasses.field(kw_only=True)
     max_steps: Annotated[int | None, arg(help="Stop after this many steps in all.")] = None
+    data: ResumeData = dataclasses.field(default_factory=lambda: ResumeData())
+
+
+@dataclasses.dataclass
+class ResumeData:
+    """Where the run's data lies now."""
+
+    path: Annotated[tuple[str, ...], arg(help="The run's files, where they have moved; they must hold the same.")] = ()
 
 
 @dataclasses.dataclass

@@ -71,11 +71,13 @@ def read_source(data: DataConfig) -> Source:
     return Source(documents, origin, changes)
 
 
-def documents_from_files(paths: Sequence[str], column: str, normalise: Sequence[str] = ()) -> Source:
-    """Every document of some files, cleaned and normalised, in order."""
+def documents_from_files(
+    paths: Sequence[str], column: str, normalise: Sequence[str] = (), *, one_line: bool = False
+) -> Source:
+    """Every document of some files, cleaned and normalised, in order; as titles, where each is one line."""
     changes: Counter[str] = Counter()
     rows, origin = _file_rows(paths, column, changes)
-    documents = Documents.of(cleaned(rows.rows(), changes, normalise))
+    documents = Documents.of(cleaned(rows.rows(), changes, normalise, one_line=one_line))
     if not documents:
         raise UserError(f"{', '.join(paths)}: there is no document to read")
     return Source(documents, origin, changes)
