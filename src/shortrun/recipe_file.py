@@ -50,8 +50,7 @@ def load_recipe(name: str, overrides: Mapping[str, Mapping[str, Any]] | None = N
             fields = _source_or_path(fields)
         for field, value in fields.items():
             values.setdefault(section, {})[field] = value
-            origins.pop((section, field), None)  # the latest layer comes last
-            origins[section, field] = COMMAND_LINE
+            _came_from(origins, section, field, COMMAND_LINE)
     recipe = _validated(values, origins, str(recipe_path(name)))
     useless = list(_useless(recipe, origins))
     if useless:
@@ -79,7 +78,11 @@ def parse_recipe(text: str | dict[str, Any], origin: str) -> tuple[Recipe, list[
 
 
 def to_toml(recipe: Recipe, explain: bool = False) -> str:
-    """The recipe as TOML text; with `explain`, each field's meaning stands above it as a comment."""
+    """The recipe as TOML text that `load_recipe` takes; with `explain`, each field's meaning stands above it as a comment.
+
+    A field that nothing reads is a comment too, because a file that sets one is refused.
+    """
+    unread = dict(recipe.unread())
     lines: list[str] = []
     for section, fields in recipe:
         about = type(fields)
@@ -87,19 +90,24 @@ def to_toml(recipe: Recipe, explain: bool = False) -> str:
         for field, value in fields:
             if explain:
                 lines.append("# " + " ".join(str(about.model_fields[field].description).split()))
-            # TOML has no null: a field without a value is a comment
-            lines.append(f"# {field} is not set" if value is None else f"{field} = {_toml_value(value)}")
+            if value is None:  # TOML has no null
+                lines.append(f"# {field} is not set")
+            elif reader := unread.get(f"{section}.{field}"):
+                lines.append(f"# {field} = {_toml_value(value)}  # {_only(reader)}")
+            else:
+                lines.append(f"{field} = {_toml_value(value)}")
         lines.append("")
     return "\n".join(lines)
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
-    """One line for each field in which two recipes differ."""
+    """One line for each field in which two recipes differ, but for those that nothing reads in either."""
+    unread = dict(old.unread()).keys() & dict(new.unread()).keys()
     return [
         f"{section}.{field}: {value!r} -> {getattr(getattr(new, section), field)!r}"
         for section, fields in old
         for field, value in fields
-        if value != getattr(getattr(new, section), field)
+        if value != getattr(getattr(new, section), field) and f"{section}.{field}" not in unread
     ]
 
 
@@ -142,18 +150,23 @@ def _read_values(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any
     for section, fields in own.items():
         if not isinstance(fields, dict):
             values[section] = fields
-            origins[section, ""] = str(path)
+            _came_from(origins, section, "", str(path))
             continue
         if not isinstance(values.get(section), dict):
             values[section] = {}
-        origins[section, ""] = str(path)
+        _came_from(origins, section, "", str(path))
         if section == "data":
             fields = _source_or_path(fields)
         for field, value in fields.items():
             values[section][field] = value
-            origins.pop((section, field), None)  # the latest layer comes last
-            origins[section, field] = str(path)
+            _came_from(origins, section, field, str(path))
     return values, origins
+
+
+def _came_from(origins: dict[tuple[str, str], str], section: str, field: str, where: str) -> None:
+    """Remembers which layer gave a field, or a section, last; layers stand in the order in which they override."""
+    origins.pop((section, field), None)
+    origins[section, field] = where
 
 
 def _source_or_path(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -187,7 +200,7 @@ def _useless(recipe: Recipe, origins: Mapping[tuple[str, str], str]) -> Iterator
     for field, reader in recipe.unread():
         given, gate = _place(field), _place(reader.gate)
         if given in origins and layers.index(origins[given]) >= layers.index(origins.get(gate, layers[0])):
-            yield f"{origins[given]}: {field} = {recipe.value(field)!r} does nothing here: {_wants(reader)}"
+            yield f"{origins[given]}: {field} = {recipe.value(field)!r} does nothing here: it is {_only(reader)}"
 
 
 def _place(field: str) -> tuple[str, str]:
@@ -195,9 +208,9 @@ def _place(field: str) -> tuple[str, str]:
     return section, name
 
 
-def _wants(reader: Reader) -> str:
+def _only(reader: Reader) -> str:
     values = " or ".join(json.dumps(value) for value in reader.values)
-    return f"it is only read with {reader.gate} = {values}"
+    return f"only read with {reader.gate} = {values}"
 
 
 def _problems(error: ValidationError, origins: Mapping[tuple[str, str], str], default_origin: str) -> Iterator[str]:
