@@ -12,8 +12,12 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 @contextmanager
 def catching_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
-    """Gives a `stop` that returns the number of the signal that came, 0 while none has."""
+    """Gives a `stop` that returns the number of the signal that came, 0 while none has.
+
+    Signals are caught from its first call on. Before a step has been taken there is nothing to save, so Ctrl-C ends at once.
+    """
     came = 0
+    before: dict[signal.Signals, signal._HANDLER] = {}
 
     def remember(number: int, _: FrameType | None) -> None:
         nonlocal came
@@ -21,9 +25,13 @@ def catching_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
         say("Finishing the step and saving; once more to stop at once, back to the last checkpoint.")
         _set(before)
 
-    before = {number: signal.signal(number, remember) for number in SIGNALS}
+    def stop() -> int:
+        if not before:
+            before.update({number: signal.signal(number, remember) for number in SIGNALS})
+        return came
+
     try:
-        yield lambda: came
+        yield stop
     finally:
         _set(before)
 
