@@ -240,7 +240,9 @@ def test_signals_are_caught_once_a_step_has_been_taken() -> None:
 def test_a_reader_that_goes_away_is_no_error() -> None:
     """As `head` does; the pipe is closed before there is anything to read."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "shortrun", "recipes", "show", "baseline"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "shortrun", "recipes", "show", "baseline"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout
     process.stdout.close()

@@ -166,7 +166,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(whole: Callable[[str], Path]
 def torch_as_it_was() -> Iterator[None]:
     """Sets back what a test of global state has set."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_rng_state()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     yield
     torch.set_num_threads(before[0])
     torch.use_deterministic_algorithms(before[1])
@@ -209,7 +209,7 @@ def test_fit_leaves_the_process_as_it_found_it(
     assert torch.get_num_threads() == 3
     assert torch.are_deterministic_algorithms_enabled() == deterministic
     assert torch.is_deterministic_algorithms_warn_only_enabled()
-    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     assert torch.equal(torch.get_rng_state(), random_before)
     assert handlers() == handlers_before
 
@@ -252,7 +252,9 @@ def test_fit_stops_where_it_is_asked_to_and_goes_on(
         nonlocal taken
         taken += isinstance(event, StepTaken)
 
-    with pytest.raises(Stopped, match=r"Stopped at step 5 of \d+ with a checkpoint; go on by `shortrun resume") as stopped:
+    with pytest.raises(
+        Stopped, match=r"Stopped at step 5 of \d+ with a checkpoint; go on by `shortrun resume"
+    ) as stopped:
         fit(prepared, recipe, run, on_event=count, stop=lambda: signal.SIGTERM if taken == 5 else 0)
     assert stopped.value.exit_code == 143
     assert not (run / "scores.json").exists()

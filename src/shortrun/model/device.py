@@ -52,7 +52,7 @@ def repeatable(threads: int | None) -> Iterator[int]:
     """Does what `make_repeatable` does for a while, then sets torch's threads, algorithms and random state back."""
     threads_before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         try:
