@@ -17,7 +17,18 @@ GPT2_VOCABULARY = 50_257
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    """What sections have in common: no other fields, no other types. TOML's and JSON's lists stand for tuples."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 class DataConfig(Section):
@@ -52,7 +63,7 @@ class DataConfig(Section):
         if not isinstance(values, dict) or not values.get("path"):
             return values
         path = values["path"]
-        return {"source": "file", **values, "path": [path] if isinstance(path, str) else path}
+        return {"source": "file", **values, "path": (path,) if isinstance(path, str) else path}
 
     @model_validator(mode="after")
     def _can_work(self) -> DataConfig:
@@ -138,12 +149,13 @@ class TokenizerConfig(Section):
 class BatchesConfig(Section):
     """How token ids become batches."""
 
-    mode: Literal["stream", "shuffled"] = "shuffled"
-    """"stream": one fixed stream, as Mainrun; "shuffled": titles in a new order each epoch, every target used once."""
+    mode: Literal["stream", "shuffled", "documents"] = "shuffled"
+    """"stream": one fixed stream, as Mainrun; "shuffled": documents in a new order each epoch, end to end; "documents": the
+    same, one document a row, exactly as it is scored."""
     block_size: PositiveInt = 128
-    """Tokens in a row: the longest context the model sees."""
+    """Tokens in a row, in "documents" at most: the longest context the model sees."""
     batch_size: PositiveInt = 64
-    """Rows in a step."""
+    """Rows in a step; in "documents" a step holds about batch_size * block_size tokens."""
 
 
 class ModelConfig(Section):
@@ -183,8 +195,6 @@ class ModelConfig(Section):
     """Initial value of a learned factor for each channel of each part's output; left out, there is none."""
     qk_norm: bool = False
     """RMS-normalise each head's queries and keys, with a learned gain."""
-    isolate_titles: bool = False
-    """Keep attention inside a title: no token sees another title in its row."""
 
     @model_validator(mode="after")
     def _can_work(self) -> ModelConfig:
@@ -273,8 +283,9 @@ class TrainConfig(Section):
     """Evaluations in each epoch, besides those at step 1 and at the last step."""
     checkpoint_every: PositiveInt | None = None
     """Steps between checkpoints; left out, one is made at each evaluation. The last two and the best are kept."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the forward and backward pass; weights and scores are float32 either way."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Arithmetic of matrix products in training; weights and scores are float32 either way. auto: bfloat16 where a timed
+    product is at least 1.3 times as fast in it, float32 elsewhere; a run keeps what it began with."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train; auto takes CUDA, then MPS, then the CPU, and says why."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)

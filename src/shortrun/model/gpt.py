@@ -3,7 +3,7 @@
 By default: learned positions, pre-norm blocks of causal self-attention and a GELU MLP of four times the width, LayerNorm
 with bias, a head tied to the token embedding. Parameter names are the baseline's, so its weights load as they are.
 
-Shapes: B rows, T positions, D d_model, V vocabulary.
+Shapes: B rows, T positions, N positions of all rows, D d_model, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shortrun.model.attention import CausalSelfAttention, LayerCache, Titles
+from shortrun.model.attention import CausalSelfAttention, LayerCache
 from shortrun.model.dropout import Dropout
 from shortrun.model.language_model import Cache, Caches, LanguageModel
+from shortrun.model.layout import Layout
 from shortrun.model.mlp import KINDS, SwiGLU
 from shortrun.recipe import ModelConfig
+from shortrun.tokens.rows import Rows
 
 
 class LayerScale(nn.Module):
@@ -28,8 +30,8 @@ class LayerScale(nn.Module):
         super().__init__()
         self.factor = nn.Parameter(torch.full((d_model,), initial))
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD * self.factor
+    def forward(self, x_ND: Tensor) -> Tensor:
+        return x_ND * self.factor
 
 
 class Block(nn.Module):
@@ -45,12 +47,12 @@ class Block(nn.Module):
         self.scale1 = _layer_scale(config)
         self.scale2 = _layer_scale(config)
 
-    def forward(self, x_BTD: Tensor, titles: Titles | None, cache: LayerCache | None = None) -> Tensor:
-        normed_BTD = self.ln1(x_BTD)
-        attended_BTD = x_BTD + self.scale1(self.attn(normed_BTD, titles, cache))
-        seen_BTD = normed_BTD if self.parallel else self.ln2(attended_BTD)
-        out_BTD: Tensor = attended_BTD + self.scale2(self.mlp(seen_BTD))
-        return out_BTD
+    def forward(self, x_ND: Tensor, layout: Layout, cache: LayerCache | None = None) -> Tensor:
+        normed_ND = self.ln1(x_ND)
+        attended_ND = x_ND + self.scale1(self.attn(normed_ND, layout, cache))
+        seen_ND = normed_ND if self.parallel else self.ln2(attended_ND)
+        out_ND: Tensor = attended_ND + self.scale2(self.mlp(seen_ND))
+        return out_ND
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
@@ -70,7 +72,7 @@ class GPT(LanguageModel):
     def __init__(self, config: ModelConfig, vocab_size: int, block_size: int, eos: int) -> None:
         super().__init__()
         self.block_size, self.vocab_size, self.d_model = block_size, vocab_size, config.d_model
-        self.eos, self.isolate_titles, self.word_dropout = eos, config.isolate_titles, config.word_dropout
+        self.eos, self.word_dropout = eos, config.word_dropout
         self.embedding_scale = config.d_model**-0.5 if config.scale_embeddings else 1.0
         self.token_emb = nn.Embedding(vocab_size, config.d_model)
         learned = config.positions == "learned"
@@ -105,35 +107,41 @@ class GPT(LanguageModel):
         return (self.head or self.token_emb).weight
 
     def forward(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
-        return F.linear(self.hidden(x_BT, cache), self.head_VD)
+        hidden_ND = self._through(x_BT.flatten(), Layout.full(*x_BT.shape), cache)
+        return F.linear(hidden_ND, self.head_VD).view(*x_BT.shape, -1)
 
     def new_cache(self) -> Caches:
         return Caches([LayerCache() for _ in self.blocks])
 
-    def hidden(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
-        """The normalised last hidden state hidden_BTD of each position, from which the head makes logits.
+    def hidden(self, rows: Rows) -> Tensor:
+        """The normalised last hidden state hidden_ND of each position, from which the head makes logits."""
+        return self._through(rows.x_N, Layout.of(rows.lengths_B, rows.x_N.device))
 
-        With a `cache`, `x_BT` goes on from what it holds: first a prompt, then a token at a time, all of one document.
-        """
+    def _through(self, x_N: Tensor, layout: Layout, cache: Cache | None = None) -> Tensor:
+        """With a `cache`, the rows go on from what it holds: first a prompt, then a token at a time, of one document each."""
         layers = cache.parts if isinstance(cache, Caches) else [None] * len(self.blocks)
-        start = cache.length if cache else 0
-        x_BTD = self.token_emb(x_BT) * self.embedding_scale
+        x_ND = self.token_emb(x_N) * self.embedding_scale
         if self.training and self.word_dropout:
-            dropped_BT = (torch.rand(x_BT.shape, device=x_BT.device) < self.word_dropout) & (x_BT != self.eos)
-            x_BTD = x_BTD.masked_fill(dropped_BT[..., None], 0.0)
+            dropped_N = (torch.rand(x_N.shape, device=x_N.device) < self.word_dropout) & (x_N != self.eos)
+            x_ND = x_ND.masked_fill(dropped_N[:, None], 0.0)
         if self.pos_emb is not None:
-            x_BTD = x_BTD + self.pos_emb[:, start : start + x_BT.shape[1]]
-        x_BTD = self.drop(x_BTD)
-        titles = Titles(x_BT, self.eos) if self.isolate_titles and start == 0 else None
+            x_ND = x_ND + self.pos_emb[0, layout.places(x_N.device) + (cache.length if cache else 0)]
+        x_ND = self.drop(x_ND)
         for block, layer in zip(self.blocks, layers, strict=True):
-            x_BTD = block(x_BTD, titles, layer)
-        hidden_BTD: Tensor = self.ln_f(x_BTD)
-        return hidden_BTD
+            x_ND = block(x_ND, layout, layer)
+        hidden_ND: Tensor = self.ln_f(x_ND)
+        return hidden_ND
 
-    def flops_per_token(self) -> int:
-        """Floating-point operations of one forward and backward pass, per token: 6 for each parameter, and
-        12 * layers * T * D for attention over a full row (Kaplan et al. 2020, section 2.1)."""
-        return 6 * self.count_parameters() + 12 * len(self.blocks) * self.block_size * self.d_model
+    def flops_per_token(self, row_length: float) -> float:
+        """6 for each weight of a linear map or the head: a multiplication and an addition, forward and twice backward.
+
+        Attention adds 12 * layers * row_length * D for its two products (Chowdhery et al. 2022, arXiv 2204.02311, appendix
+        B). Looking an embedding up costs no product.
+        """
+        linear = sum(module.weight.numel() for module in self.modules() if isinstance(module, nn.Linear))
+        if self.head is None:
+            linear += self.token_emb.weight.numel()
+        return 6 * linear + 12 * len(self.blocks) * row_length * self.d_model
 
 
 def block_matrices(model: nn.Module) -> list[tuple[nn.Parameter, int]]:

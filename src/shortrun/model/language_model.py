@@ -1,6 +1,6 @@
 """What scoring, sampling and viewing ask of a model, whatever it is made of.
 
-Shapes: B rows, T positions, D width of the hidden states, V vocabulary.
+Shapes: B rows, T positions, N positions of all rows, D width of the hidden states, V vocabulary.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+from shortrun.tokens.rows import Rows
 
 
 class Cache(Protocol):
@@ -59,8 +61,8 @@ class LanguageModel(nn.Module, ABC):
         """An empty cache for some rows."""
 
     @abstractmethod
-    def flops_per_token(self) -> int:
-        """Floating-point operations of one forward and backward pass, per token."""
+    def flops_per_token(self, row_length: float) -> float:
+        """Floating-point operations of the matrix products of one forward and backward pass, per token of such a row."""
 
     def count_parameters(self) -> int:
         """Trained numbers; weights that two parts share are counted once."""
@@ -74,6 +76,6 @@ class LinearHead(Protocol):
     @property
     def head_VD(self) -> Tensor: ...  # noqa: N802
 
-    def hidden(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
-        """The last hidden state of each position, BTD."""
+    def hidden(self, rows: Rows) -> Tensor:
+        """The last hidden state hidden_ND of each position of some rows."""
         ...

@@ -1,6 +1,6 @@
 """The feed-forward part of a block: the kinds that a recipe can name, and what each keeps for its backward pass.
 
-Shapes: B rows, T positions, D d_model.
+Shapes: N positions of all rows, D d_model.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class MLP(nn.Module):
         linear: nn.Linear = self.net[2]  # type: ignore[assignment]
         return linear
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        out_BTD: Tensor = self.net(x_BTD)
-        return out_BTD
+    def forward(self, x_ND: Tensor) -> Tensor:
+        out_ND: Tensor = self.net(x_ND)
+        return out_ND
 
 
 class SquaredReLU(nn.Module):
@@ -61,10 +61,10 @@ class SwiGLU(nn.Module):
         self.to_stream = nn.Linear(width, config.d_model, bias=config.bias)
         self.drop = Dropout(config.dropout)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        gate, value = self.gate_value(x_BTD).chunk(2, dim=-1)
-        out_BTD: Tensor = self.drop(self.to_stream(F.silu(gate) * value))
-        return out_BTD
+    def forward(self, x_ND: Tensor) -> Tensor:
+        gate, value = self.gate_value(x_ND).chunk(2, dim=-1)
+        out_ND: Tensor = self.drop(self.to_stream(F.silu(gate) * value))
+        return out_ND
 
 
 @dataclass(frozen=True)

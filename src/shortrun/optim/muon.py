@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate
 
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
 """Newton-Schulz coefficients: singular values from 0.005 up to 1 are between 0.68 and 1.16 after five steps."""
@@ -33,8 +32,6 @@ class Muon(torch.optim.Optimizer):
     value in one weight, 1 for a plain one. dtype: what Newton-Schulz computes in; momentum has the gradient's type. The
     learning rate of tall matrices grows with sqrt(R / C), as in torch's. Raises ValueError for a parameter that is no
     matrix and for one whose rows the number does not divide.
-
-    Sharded parameters are gathered, and every process orthogonalises all of them.
     """
 
     def __init__(
@@ -85,7 +82,7 @@ class Muon(torch.optim.Optimizer):
         rate = group["lr"] * sqrt(max(1, R / C))
         for rows, parameter in zip(x_MC.split_with_sizes(heights), parameters, strict=True):
             # one parameter after the other: torch._foreach_mul_ over 12 of 256 x 1024 took 0.8 ms in all and this 0.6
-            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(_beside(parameter, rows), alpha=-rate)
+            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(rows, alpha=-rate)
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         """Remembers a parameter's gradient; returns Nesterov's look ahead."""
@@ -93,8 +90,7 @@ class Muon(torch.optim.Optimizer):
         assert gradient is not None
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
-        ahead = gradient.lerp(state["momentum_buffer"].lerp_(gradient, 1 - momentum), momentum)
-        return ahead.full_tensor() if isinstance(ahead, DTensor) else ahead
+        return gradient.lerp(state["momentum_buffer"].lerp_(gradient, 1 - momentum), momentum)
 
 
 def orthogonalise(x_NRC: Tensor, steps: int) -> Tensor:
@@ -115,11 +111,3 @@ def orthogonalise(x_NRC: Tensor, steps: int) -> Tensor:
         torch.baddbmm(x_NRC, *((x_NRC, factor_NSS) if tall else (factor_NSS, x_NRC)), beta=LINEAR, out=next_NRC)
         x_NRC, next_NRC = next_NRC, x_NRC
     return x_NRC
-
-
-def _beside(parameter: nn.Parameter, update_RC: Tensor) -> Tensor:
-    """The update as one that adds to a parameter: a sharded one takes its share of what every process has."""
-    if not isinstance(parameter, DTensor):
-        return update_RC
-    mesh = parameter.device_mesh
-    return DTensor.from_local(update_RC, mesh, [Replicate()] * mesh.ndim, run_check=False)

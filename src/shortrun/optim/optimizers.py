@@ -11,6 +11,7 @@ from torch import nn
 
 from shortrun.errors import UserError
 from shortrun.model.gpt import block_matrices
+from shortrun.optim.muon import Muon
 from shortrun.recipe import OptimConfig
 
 
@@ -53,42 +54,49 @@ Groups = list[dict[str, Any]]
 class Kind:
     """All there is to know of one optimizer; its settings are in `recipe.OptimConfig`."""
 
-    build: Callable[[nn.Module, OptimConfig], Optimizers]
-    """Over all of a model's parameters."""
+    build: Callable[[nn.Module, OptimConfig, torch.dtype], Optimizers]
+    """Over all of a model's parameters, given the precision of the run's matrix products."""
     remembered: float
     """Numbers that it keeps for each parameter, about."""
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizers:
-    """The optimizer a recipe names, over all of a model's parameters. Raises UserError where its library is missing."""
-    return OPTIMIZERS[config.name].build(model, config)
+def make_optimizer(model: nn.Module, config: OptimConfig, dtype: torch.dtype = torch.float32) -> Optimizers:
+    """The optimizer a recipe names, over all of a model's parameters. Raises UserError where its library is missing.
+
+    dtype: the precision of the run's matrix products, in which Muon orthogonalises.
+    """
+    return OPTIMIZERS[config.name].build(model, config, dtype)
 
 
-def _sgd(model: nn.Module, config: OptimConfig) -> Optimizers:
+def _sgd(model: nn.Module, config: OptimConfig, _: torch.dtype) -> Optimizers:
     """Without momentum, as the baseline."""
     return Optimizers(torch.optim.SGD(_groups(model, config), lr=config.lr))
 
 
-def _adamw(model: nn.Module, config: OptimConfig) -> Optimizers:
+def _adamw(model: nn.Module, config: OptimConfig, _: torch.dtype) -> Optimizers:
     """Loshchilov & Hutter 2019, arXiv 1711.05101."""
     return Optimizers(_adamw_over(_groups(model, config), config))
 
 
-def _muon(model: nn.Module, config: OptimConfig) -> Optimizers:
+def _muon(model: nn.Module, config: OptimConfig, dtype: torch.dtype) -> Optimizers:
     """Jordan et al. 2024, kellerjordan.github.io/posts/muon: the blocks' matrices by Muon, everything else by AdamW."""
-    matrices = [matrix for matrix, _ in block_matrices(model)]
-    muon = torch.optim.Muon(
-        matrices, lr=config.muon_lr, momentum=config.muon_momentum, weight_decay=config.muon_weight_decay
+    matrices = block_matrices(model)
+    muon = Muon(
+        matrices,
+        lr=config.muon_lr,
+        momentum=config.muon_momentum,
+        weight_decay=config.muon_weight_decay,
+        dtype=dtype,
     )
-    return Optimizers(muon, _adamw_over(_groups(model, config, without=matrices), config))
+    return Optimizers(muon, _adamw_over(_groups(model, config, without=[matrix for matrix, _ in matrices]), config))
 
 
-def _lion(model: nn.Module, config: OptimConfig) -> Optimizers:
+def _lion(model: nn.Module, config: OptimConfig, _: torch.dtype) -> Optimizers:
     """Chen et al. 2023, arXiv 2302.06675."""
     return Optimizers(_library().Lion(_groups(model, config), lr=config.lr, betas=config.betas))
 
 
-def _soap(model: nn.Module, config: OptimConfig) -> Optimizers:
+def _soap(model: nn.Module, config: OptimConfig, _: torch.dtype) -> Optimizers:
     """Vyas et al. 2024, arXiv 2409.11321. Its first step only looks at the gradient."""
     return Optimizers(_library().SOAP(_groups(model, config), lr=config.lr, betas=config.betas))
 

@@ -3,7 +3,7 @@
 2,048 targets over GPT-2's 50,257 tokens have 412 MB of float32 logits. Here they are made CHUNK at a time and forgotten.
 Scoring takes the nats; `train/objective.py` makes gradients of the same chunks.
 
-Shapes: B rows, T positions, N targets, D width, V vocabulary, C targets at a time.
+Shapes: N positions of all rows, D width, V vocabulary, C targets at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from shortrun.model.language_model import LanguageModel, LinearHead
-from shortrun.tokens.encoded import IGNORE
+from shortrun.tokens.rows import IGNORE, Rows
 
 CHUNK = 2**24
 """Logits made at a time: 64 MiB in float32. On 2 cores 512, 1,024 and 2,048 rows of 16,000 took the same time."""
@@ -42,23 +42,30 @@ def nats_of(logits_CV: Tensor, log_sum_C1: Tensor, targets_C: Tensor) -> Tensor:
     return log_sum_C1 - logits_CV.gather(1, targets_C.clamp(min=0)[:, None]).to(log_sum_C1.dtype)
 
 
-def token_nats(model: LanguageModel, x_BT: Tensor, y_BT: Tensor) -> Tensor:
-    """Cross-entropy in nats of each target of some rows, float64 on the CPU, shape BT; an IGNORE costs 0.
+def token_nats(model: LanguageModel, rows: Rows) -> Tensor:
+    """Cross-entropy in nats of each target of some rows, float64 on the CPU, shape N; an IGNORE costs 0.
 
     The logits are float32, or float64 in a float64 model.
     """
-    counted_N = (y_BT != IGNORE).flatten()
-    targets_N = y_BT.flatten()[counted_N]
+    counted_N = rows.y_N != IGNORE
+    targets_N = rows.y_N[counted_N]
     if isinstance(model, LinearHead):
-        hidden_ND, head_VD = model.hidden(x_BT).flatten(0, 1)[counted_N], model.head_VD
+        hidden_ND, head_VD = model.hidden(rows)[counted_N], model.head_VD
         size = max(CHUNK // len(head_VD), 1)
         pieces = zip(torch.split(hidden_ND, size), torch.split(targets_N, size), strict=True)
         nats = [_nats(hidden_CD @ head_VD.t(), targets_C) for hidden_CD, targets_C in pieces]
     else:
-        nats = [_nats(model(x_BT).flatten(0, 1)[counted_N], targets_N)]
-    nats_N = torch.zeros(y_BT.numel(), dtype=torch.float64)
+        nats = [_nats(logits_of(model, rows)[counted_N], targets_N)]
+    nats_N = torch.zeros(len(rows.y_N), dtype=torch.float64)
     nats_N[counted_N.cpu()] = torch.cat(nats)
-    return nats_N.view(y_BT.shape)
+    return nats_N
+
+
+def logits_of(model: LanguageModel, rows: Rows) -> Tensor:
+    """The logits_NV of all positions of some rows, by a model that only knows rows of equal length."""
+    x_BT, place_N = rows.padded()
+    logits_NV: Tensor = model(x_BT).flatten(0, 1)
+    return logits_NV if len(logits_NV) == len(place_N) else logits_NV[place_N]
 
 
 def wide_type(dtype: torch.dtype) -> torch.dtype:

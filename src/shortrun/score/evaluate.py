@@ -23,6 +23,7 @@ from shortrun.score.losses import EOS_BYTES, EOS_CHARACTERS, Loss, OfficialLoss
 from shortrun.text.corpus import Corpus
 from shortrun.text.documents import Documents
 from shortrun.tokens.encoded import EncodedDocuments, encoded_split, stream_of_split
+from shortrun.tokens.rows import Rows
 from shortrun.tokens.tokenizer import Tokenizer
 from shortrun.tokens.windows import of_like_length, rows_of, windows_of
 
@@ -137,8 +138,9 @@ def document_nats(
     with _evaluating(model) as device:
         for index, group in enumerate(of_like_length(windows, tokens_at_once)):
             if share.has(index):
-                x_BT, y_BT = rows_of(documents, windows, group)
-                nats_W[group] = token_nats(model, x_BT.to(device), y_BT.to(device)).sum(dim=1).numpy()
+                rows = rows_of(documents, windows, group)
+                begins = np.cumsum(rows.lengths_B) - rows.lengths_B
+                nats_W[group] = np.add.reduceat(token_nats(model, rows.to(device)).numpy(), begins)
     nats_D = np.zeros(len(documents), dtype=np.float64)
     np.add.at(nats_D, windows.document_W, share.combine(nats_W))
     return nats_D
@@ -162,11 +164,10 @@ def official_loss(
         for index, start in enumerate(starts):
             if share.has(index):
                 ids = torch.from_numpy(stream[start : start + span].astype(np.int64))
-                x_BT = ids[:-1].view(batch_size, block_size).to(device)
-                y_BT = ids[1:].view(batch_size, block_size).to(device)
-                rows = max(TOKENS_AT_ONCE // block_size, 1)
-                pieces = zip(torch.split(x_BT, rows), torch.split(y_BT, rows), strict=True)
-                nats[index] = sum(float(token_nats(model, x, y).sum()) for x, y in pieces)
+                x_BT, y_BT = (side.view(batch_size, block_size).to(device) for side in (ids[:-1], ids[1:]))
+                at_once = max(TOKENS_AT_ONCE // block_size, 1)
+                pieces = zip(torch.split(x_BT, at_once), torch.split(y_BT, at_once), strict=True)
+                nats[index] = sum(float(token_nats(model, Rows.of(x, y)).sum()) for x, y in pieces)
     return OfficialLoss(
         nats=sum(share.combine(nats).tolist()),
         characters=characters,

@@ -19,8 +19,6 @@ from shortrun.cache import cached
 from shortrun.text.corpus import Corpus
 from shortrun.tokens.tokenizer import Tokenizer
 
-IGNORE = -100
-"""Target of a padded position: it is never scored (`cross_entropy`'s own default)."""
 UNWRITTEN = 2**20
 """Ids that are gathered in memory before they are written to the file."""
 

@@ -4,7 +4,7 @@ A document of n ids is n + 1 targets, its ids and its end; their inputs are an `
 first `block_size` of them. Each later one begins half a block further on and scores only what no window before it scored,
 so every target counts exactly once and has at least half a block of context, where the document has that much.
 
-Shapes: D documents, W windows, B rows, T positions.
+Shapes: D documents, W windows, B rows, N positions of all of them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from shortrun.tokens.encoded import IGNORE, EncodedDocuments
+from shortrun.tokens.encoded import EncodedDocuments
+from shortrun.tokens.rows import IGNORE, Rows
 
 
 @dataclass(frozen=True)
@@ -51,24 +51,21 @@ def windows_of(lengths_D: NDArray[np.int64], block_size: int) -> Windows:
     return Windows(document_W, start_W, scored_W, stop_W)
 
 
-def rows_of(documents: EncodedDocuments, windows: Windows, chosen_B: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Inputs x_BT and targets y_BT of some windows, padded to the longest; what does not count is IGNORE."""
-    begins_D = documents.ends_D - documents.lengths_D
-    start_B1, scored_B1, stop_B1 = (
-        each[chosen_B, None] for each in (windows.start_W, windows.scored_W, windows.stop_W)
-    )
-    place_BT = start_B1 + np.arange(int(windows.lengths_W[chosen_B].max()))
-    inside_BT = place_BT < stop_B1
-    at_BT = np.where(inside_BT, begins_D[windows.document_W[chosen_B], None] + place_BT, 0)
+def rows_of(documents: EncodedDocuments, windows: Windows, chosen_B: NDArray[np.int64]) -> Rows:
+    """Some windows as rows; targets that only are context are IGNORE."""
+    lengths_B = windows.lengths_W[chosen_B]
+    start_B, scored_B = windows.start_W[chosen_B], windows.scored_W[chosen_B]
+    first_B = (documents.ends_D - documents.lengths_D)[windows.document_W[chosen_B]] + start_B
+    # position in the rows -> position in ids_N: each row is moved by one constant
+    at_N = np.arange(lengths_B.sum()) + np.repeat(first_B - (np.cumsum(lengths_B) - lengths_B), lengths_B)
     # before a document's first id lies the end of the one before it; before the very first, at -1, the end of the last
-    x_BT, y_BT = (documents.ids_N[place].astype(np.int64) for place in (at_BT - 1, at_BT))
-    x_BT[~inside_BT] = documents.eos
-    y_BT[~inside_BT | (place_BT < scored_B1)] = IGNORE
-    return torch.from_numpy(x_BT), torch.from_numpy(y_BT)
+    x_N, y_N = (documents.ids_N[place].astype(np.int64) for place in (at_N - 1, at_N))
+    y_N[at_N - np.repeat(first_B, lengths_B) < np.repeat(scored_B - start_B, lengths_B)] = IGNORE
+    return Rows(torch.from_numpy(x_N), torch.from_numpy(y_N), lengths_B)
 
 
 def of_like_length(windows: Windows, positions: int) -> Iterator[NDArray[np.int64]]:
-    """All windows, the shortest first, in groups of at most `positions` positions, padding included (one at least)."""
+    """All windows, the shortest first, in groups of at most `positions` positions, were they padded (one window at least)."""
     order = np.argsort(windows.lengths_W, kind="stable")
     lengths = windows.lengths_W[order]
     begin = 0

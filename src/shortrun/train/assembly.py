@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from shortrun.model.device import choose_device, machine
+from shortrun.model.device import choose_device, choose_precision, machine
 from shortrun.model.language_model import LanguageModel
 from shortrun.model.make import make_model
 from shortrun.optim.optimizers import Optimizers, make_optimizer
@@ -55,12 +55,17 @@ class Assembly:
         return averaged
 
 
-def assemble(recipe: Recipe, prepared: Prepared, processes: Processes, threads: int) -> Assembly:
+def assemble(
+    recipe: Recipe, prepared: Prepared, processes: Processes, threads: int, precision: str | None = None
+) -> Assembly:
     """Builds the parts; the initial weights follow from `train.seed`.
 
-    Raises UserError for anything that can't work, before a step is taken.
+    precision: what a run that goes on began with; left out, the recipe's, or what a timed product chooses. Raises UserError
+    for anything that can't work, before a step is taken.
     """
     device, reason = choose_device(recipe.train.device)
+    dtype, sentence = choose_precision(precision or recipe.train.precision, device)
+    dtype = processes.firsts(dtype)
     tokenizer = prepared.tokenizer
     batches = make_batches(prepared.train, recipe.batches, recipe.train.epochs, recipe.train.seed)
     data_sha256 = prepared.corpus.sha256
@@ -69,23 +74,27 @@ def assemble(recipe: Recipe, prepared: Prepared, processes: Processes, threads: 
     torch.manual_seed(recipe.train.seed)
     model = make_model(recipe, tokenizer.vocab_size, tokenizer.eos).to(device)
     average = _average(model, recipe.train.ema)
-    objective = Objective(model, recipe.train)
-    rows, notes = rows_at_once(model, recipe, device.type, processes.size)
+    objective = Objective(model, recipe.train, dtype)
+    rows, notes = rows_at_once(model, recipe, dtype, device.type, processes.size)
+    if recipe.train.precision != "float32":
+        notes = [f"Training computes in {sentence}", *notes]
     if recipe.train.compile != "off":
         notes += compile_model(objective, recipe, device, rows)
-    optimizer = make_optimizer(model, recipe.optim)
+    optimizer = make_optimizer(model, recipe.optim, dtype)
     manifest = {
         "fingerprint": run_fingerprint(recipe, data_sha256, tokenizer.sha256),
         "recipe": recipe.model_dump(mode="json"),
         **prepared.manifest(),
-        "machine": machine(device, reason, threads, processes.size),
+        "machine": machine(device, reason, threads, dtype, processes.size),
     }
     return Assembly(
         recipe=recipe,
         prepared=prepared,
         batches=batches,
         model=model,
-        step=TrainingStep(processes.spread(objective, device), model, optimizer, recipe, processes, rows),
+        step=TrainingStep(
+            processes.spread(objective, device), model, optimizer, recipe, processes, rows * recipe.batches.block_size
+        ),
         average=average,
         device=device,
         manifest=manifest,

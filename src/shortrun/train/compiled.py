@@ -9,6 +9,7 @@ import torch
 
 from shortrun.errors import UserError
 from shortrun.recipe import Recipe
+from shortrun.tokens.rows import Rows
 from shortrun.train.objective import Objective
 
 
@@ -23,7 +24,7 @@ def compile_model(objective: Objective, recipe: Recipe, device: torch.device, ro
     x_BT = torch.zeros((rows, recipe.batches.block_size), dtype=torch.int64, device=device)
     try:
         objective.train()
-        objective(x_BT, x_BT)[0].backward()
+        objective(Rows.of(x_BT, x_BT))[0].backward()
     except Exception as error:  # torch raises a dozen kinds: no compiler, no Triton, an operator it can't compile, ...
         objective.run = plain
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -233,7 +233,7 @@ class Loop:
                 epochs=int(epochs) if epochs.is_integer() else epochs,
                 tokens=at.tokens,
                 passes=at.step * passes,
-                flops=at.tokens * passes * self.parts.model.flops_per_token(),
+                flops=at.tokens * passes * self.parts.model.flops_per_token(batches.row_length),
                 seconds=at.seconds,
                 step_seconds=at.step_seconds,
             ),

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from math import ceil
 
+import torch
+
 from shortrun.errors import UserError
 from shortrun.model.language_model import LanguageModel
 from shortrun.model.mlp import KINDS
@@ -33,10 +35,10 @@ def state_bytes(parameters: int, recipe: Recipe) -> int:
     return int(4 * numbers * parameters)
 
 
-def activation_bytes(recipe: Recipe) -> int:
+def activation_bytes(recipe: Recipe, dtype: torch.dtype) -> int:
     """What one row leaves in memory until its backward pass has been."""
     model, T = recipe.model, recipe.batches.block_size
-    size = 2 if recipe.train.precision == "bfloat16" else 4
+    size = dtype.itemsize
     dropped = 2 if model.dropout else 0
     channels = (8 + KINDS[model.mlp].kept + dropped) * size + 12  # the stream and the norms are float32
     scores = model.n_head * T * size * (3 if model.dropout else 1)
@@ -49,17 +51,19 @@ def loss_bytes(recipe: Recipe, vocab_size: int) -> int:
     return (8 if recipe.train.rdrop else 3) * 4 * min(CHUNK, rows * vocab_size)
 
 
-def step_bytes(parameters: int, vocab_size: int, recipe: Recipe, rows: int) -> dict[str, int]:
+def step_bytes(parameters: int, vocab_size: int, recipe: Recipe, dtype: torch.dtype, rows: int) -> dict[str, int]:
     """What a step that takes `rows` rows at once holds in each process, by part; it adds up to the estimate."""
     return {
         "process": PROCESS,
         "state": state_bytes(parameters, recipe),
-        "activations": rows * activation_bytes(recipe),
+        "activations": rows * activation_bytes(recipe, dtype),
         "logits": loss_bytes(recipe, vocab_size),
     }
 
 
-def rows_at_once(model: LanguageModel, recipe: Recipe, device: str, processes: int) -> tuple[int, list[str]]:
+def rows_at_once(
+    model: LanguageModel, recipe: Recipe, dtype: torch.dtype, device: str, processes: int
+) -> tuple[int, list[str]]:
     """How many rows of its share of a batch a process takes at once, and what a person should know about it.
 
     All of them on a GPU and TOKENS_AT_ONCE' worth on a CPU, unless `train.memory_limit` asks for fewer. Raises UserError where
@@ -72,10 +76,10 @@ def rows_at_once(model: LanguageModel, recipe: Recipe, device: str, processes: i
     limit = recipe.train.memory_limit
     if limit is None:
         return _equal_micro_batches(share, wanted), []
-    without_rows = sum(step_bytes(model.count_parameters(), model.vocab_size, recipe, 0).values())
-    fitting = int((limit * 1e9 - without_rows) // activation_bytes(recipe))
+    without_rows = sum(step_bytes(model.count_parameters(), model.vocab_size, recipe, dtype, 0).values())
+    fitting = int((limit * 1e9 - without_rows) // activation_bytes(recipe, dtype))
     if fitting < 1:
-        least = (without_rows + activation_bytes(recipe)) / 1e9
+        least = (without_rows + activation_bytes(recipe, dtype)) / 1e9
         raise UserError(f"train.memory_limit = {limit:g} GB is too little for one row: it takes about {least:.2f} GB")
     if fitting >= wanted:
         return _equal_micro_batches(share, wanted), []

@@ -8,6 +8,7 @@ Shapes: N targets, D d_model, V vocabulary, C rows at a time, P passes over the 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from shortrun.model.language_model import LanguageModel, LinearHead
 from shortrun.recipe import TrainConfig
 from shortrun.score import cross_entropy
-from shortrun.score.cross_entropy import nats_of, softmax, wide_type
-from shortrun.tokens.encoded import IGNORE
+from shortrun.score.cross_entropy import logits_of, nats_of, softmax, wide_type
+from shortrun.tokens.rows import IGNORE, Rows
 
 
 def copies_at_once(config: TrainConfig) -> int:
@@ -28,20 +29,24 @@ def copies_at_once(config: TrainConfig) -> int:
 class Objective(nn.Module):
     """Rows of a batch to (objective, nats), both summed over targets: what is differentiated."""
 
-    def __init__(self, model: LanguageModel, config: TrainConfig) -> None:
+    def __init__(self, model: LanguageModel, config: TrainConfig, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.model, self.config = model, config
-        self.run = model.hidden if isinstance(model, LinearHead) else model.forward
-        """From ids to hidden states, or to logits in a model without a linear head."""
+        self.model, self.config, self.dtype = model, config, dtype
+        self.run = model.hidden if isinstance(model, LinearHead) else partial(logits_of, model)
+        """From rows to hidden states, or to logits in a model without a linear head."""
 
-    def forward(self, x_BT: Tensor, y_BT: Tensor) -> tuple[Tensor, Tensor]:
-        copies = copies_at_once(self.config)
-        with torch.autocast(x_BT.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            out_NX = self.run(x_BT.repeat(copies, 1)).flatten(0, 1)
+    def forward(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        if copies_at_once(self.config) == 2:
+            rows = rows.twice()
+        with torch.autocast(rows.x_N.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            out_NX, targets_N = self.run(rows), rows.y_N
+            counted_N = targets_N != IGNORE
+            if not bool(counted_N.all()):
+                out_NX, targets_N = out_NX[counted_N], targets_N[counted_N]
             return training_loss(
                 out_NX,
                 self.model.head_VD if isinstance(self.model, LinearHead) else None,
-                y_BT.repeat(copies, 1).flatten(),
+                targets_N,
                 label_smoothing=self.config.label_smoothing,
                 rdrop=self.config.rdrop,
             )

@@ -75,10 +75,6 @@ class Processes:
             if len(set(values)) > 1:
                 raise UserError(f"The processes have not the same {what}: {', '.join(each[:12] for each in values)}")
 
-    def rows(self, x_BT: Tensor) -> Tensor:
-        """This process's share of a batch's rows; may be none."""
-        return x_BT.tensor_split(self.size)[self.rank]
-
     def share(self) -> Share:
         """This process's share of what is scored."""
         return Share(self.rank, self.size, self._combined)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from shortrun.model.language_model import LanguageModel
 from shortrun.optim.optimizers import Optimizers
 from shortrun.recipe import OptimConfig, Recipe
 from shortrun.tokens.batches import Batch
-from shortrun.tokens.encoded import IGNORE
 from shortrun.train.objective import copies_at_once
 from shortrun.train.parallel import ALONE, Processes, unsynchronised
 
@@ -44,8 +42,8 @@ def passes_per_step(recipe: Recipe) -> int:
 class TrainingStep:
     """Takes steps: the gradient of a batch, at the weights or at the worst point nearby, clipped, handed to the optimizer.
 
-    objective: an `Objective` over `model`, as it is or spread over processes. rows: how many rows to take at once, fewer
-    for less memory; the gradients of these micro-batches add up to the batch's.
+    objective: an `Objective` over `model`, as it is or spread over processes. positions: how many to take at once,
+    fewer for less memory; the gradients of these micro-batches add up to the batch's.
     """
 
     def __init__(
@@ -55,10 +53,10 @@ class TrainingStep:
         optimizer: Optimizers,
         recipe: Recipe,
         processes: Processes = ALONE,
-        rows: int | None = None,
+        positions: int = 2**62,
     ) -> None:
         self.objective, self.model, self.optimizer = objective, model, optimizer
-        self.recipe, self.processes, self.rows = recipe, processes, rows
+        self.recipe, self.processes, self.positions = recipe, processes, positions
 
     def __call__(self, batch: Batch, lr_scale: float, seed: tuple[int, int], decay_scale: float = 1.0) -> StepResult:
         """One step at `lr_scale` times each parameter group's peak learning rate, `decay_scale` times its weight decay.
@@ -86,24 +84,13 @@ class TrainingStep:
         count = batch.targets * copies_at_once(self.recipe.train)
         nats_sum = torch.zeros((), device=device)
         self.optimizer.zero_grad()
-        micro_batches = list(self._micro_batches(batch))
-        for index, (x_BT, y_BT) in enumerate(micro_batches):
+        micro_batches = batch.micro_batches(self.positions, self.processes.rank, self.processes.size)
+        for index, rows in enumerate(micro_batches):
             with unsynchronised(self.objective) if index < len(micro_batches) - 1 else nullcontext():
-                objective, nats = self.objective(x_BT.to(device), y_BT.to(device))
+                objective, nats = self.objective(rows.to(device))
                 (objective * self.processes.size / count).backward()
             nats_sum = nats_sum + nats
         return self.processes.sum(nats_sum) / count
-
-    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's rows, in equal micro-batches of at most `rows`."""
-        share = ceil(len(batch.x_BT) / self.processes.size)
-        number = ceil(share / min(self.rows or share, share))  # as many in every process
-        x_BT, y_BT = self.processes.rows(batch.x_BT), self.processes.rows(batch.y_BT)
-        missing = number - len(x_BT)
-        if missing > 0:  # a short last batch: rows without a target, for every process must take part in the sum
-            x_BT = torch.cat([x_BT, batch.x_BT[:1].expand(missing, -1)])
-            y_BT = torch.cat([y_BT, torch.full_like(batch.y_BT[:1], IGNORE).expand(missing, -1)])
-        yield from zip(x_BT.tensor_split(number), y_BT.tensor_split(number), strict=True)
 
 
 @contextmanager

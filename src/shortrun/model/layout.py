@@ -1,0 +1,128 @@
+"""Where rows begin in a stream of positions without padding, and how attention takes them together.
+
+Rows of like length make a group, whose queries, keys and values are padded to its longest row. Attention is causal, so no
+position sees the padding behind its row, and no mask is needed.
+
+Shapes: N positions of all rows, B rows of a group, T its longest, D any width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+GROUP = 128
+"""What one more group costs, in positions that are padded."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some rows that lie one behind the other."""
+
+    first: int
+    stop: int
+    """The stretch of positions that they take."""
+    rows: int
+    width: int
+    place: Tensor | None
+    """For each of the positions its place among B * T; None where all rows are equally long."""
+
+    def pad(self, x_ND: Tensor) -> Tensor:
+        """The group's part of a stream, as x_BTD; zeros behind each row."""
+        x_ND = x_ND[self.first : self.stop]
+        if self.place is not None:
+            x_ND = _Pad.apply(x_ND, self.place, self.rows * self.width)  # type: ignore[no-untyped-call]
+        return x_ND.view(self.rows, self.width, -1)
+
+    def unpad(self, x_BTD: Tensor) -> Tensor:
+        """The positions that are none of the padding."""
+        x_ND = x_BTD.flatten(0, 1)
+        if self.place is None:
+            return x_ND
+        found: Tensor = _Unpad.apply(x_ND, self.place)  # type: ignore[no-untyped-call]
+        return found
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All rows of a stream, in groups."""
+
+    groups: tuple[Group, ...]
+
+    @classmethod
+    def full(cls, rows: int, width: int) -> Layout:
+        """Rows of equal length."""
+        return cls((Group(0, rows * width, rows, width, None),))
+
+    @classmethod
+    def of(cls, lengths_B: NDArray[np.int64], device: torch.device) -> Layout:
+        """Rows of any length; those of like length are best side by side."""
+        ends = np.concatenate(([0], np.cumsum(lengths_B)))
+        groups = []
+        for first, stop in cuts(lengths_B):
+            lengths = lengths_B[first:stop]
+            width, place = int(lengths.max()), None
+            if (lengths != width).any():
+                place = torch.from_numpy(np.flatnonzero(np.arange(width) < lengths[:, None])).to(device)
+            groups.append(Group(int(ends[first]), int(ends[stop]), stop - first, width, place))
+        return cls(tuple(groups))
+
+    def places(self, device: torch.device) -> Tensor:
+        """The position of each of the N in its row."""
+        found = []
+        for group in self.groups:
+            place = torch.arange(group.width, device=device).repeat(group.rows)
+            found.append(place if group.place is None else place[group.place])
+        return torch.cat(found)
+
+
+def cuts(lengths_B: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """The rows of each group, as first and stop, so that padding and GROUP for each group add up to the least.
+
+    Groups begin where the length changes. The best way to cut the rows up to any one of them follows from the best ways to
+    cut those before it.
+    """
+    begins = np.concatenate(([0], np.flatnonzero(np.diff(lengths_B)) + 1, [len(lengths_B)]))
+    tokens = np.concatenate(([0], np.cumsum(lengths_B)))[begins]
+    lengths = lengths_B[begins[:-1]]
+    least, came_from = np.zeros(len(begins)), [0]
+    for last in range(1, len(begins)):
+        widest = np.maximum.accumulate(lengths[:last][::-1])[::-1]
+        padding = (begins[last] - begins[:last]) * widest - (tokens[last] - tokens[:last])
+        costs = least[:last] + padding + GROUP
+        came_from.append(int(costs.argmin()))
+        least[last] = costs.min()
+    found = [len(begins) - 1]
+    while found[-1]:
+        found.append(came_from[found[-1]])
+    return [(int(begins[first]), int(begins[stop])) for first, stop in pairwise(found[::-1])]
+
+
+class _Pad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, place_N: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(place_N)
+        return x_ND.new_zeros(size, x_ND.shape[1]).index_copy_(0, place_N, x_ND)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return gradients[0].index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _Unpad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, place_N: Tensor) -> Tensor:
+        ctx.save_for_backward(place_N)
+        ctx.size = len(x_ND)
+        return x_ND.index_select(0, place_N)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        d_ND = gradients[0]
+        return d_ND.new_zeros(ctx.size, d_ND.shape[1]).index_copy_(0, ctx.saved_tensors[0], d_ND), None
