@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shortrun.cli.signals import SIGNALS, catching_signals
+from shortrun.cli.signals import SIGNALS, stopping
 from shortrun.errors import UserError
 from shortrun.recipe_file import shipped_recipes, to_toml
 from shortrun.runs.folder import RunFolder
@@ -132,7 +132,7 @@ def test_training_ends_with_losses_samples_and_the_folder(tmp_path: Path) -> Non
         "five documents",
     ):
         assert expected in done.stdout
-    assert done.stdout.rstrip().endswith("run folder: runs/tiny-1337")
+    assert done.stdout.endswith("\nrun folder: runs/tiny-1337\ngo on by: shortrun resume runs/tiny-1337\n")
     assert "step 1/" in done.stderr
     assert "because" in done.stderr, "the device is chosen with a reason"
     succeeded("train", recipe, "--max-steps", "1", cwd=tmp_path)
@@ -189,12 +189,13 @@ def test_help_is_worth_reading_and_needs_no_torch() -> None:
         (["tran"], "did you mean 'train'?"),
         (["train", "quikstart"], "did you mean 'quickstart'?"),
         (["train", "baseline", "--model.n_head", "7", "--optim.lr", "-1"], "2 things are wrong"),
-        (["train", "baseline", "--model.n_layr", "7"], "--model.n-layer"),
+        (["train", "baseline", "--model.n_layr", "7"], "did you mean 'n_layer'?"),
         (["train", "baseline", "--max-steps", "0"], "--max-steps 0 must be at least 1"),
         (["train", "baseline", "--data.path", "/nowhere/x.txt"], "There is no file"),
         (["train", "quickstart", "--data.path", "x.txt", "--data.source", "synthetic"], "does not read data.path"),
         (["train", "quickstart", "--schedule.warmup", "1.5"], "neither a whole number of steps nor a share"),
         (["train", "quickstart", "--optim.rho", "0.1"], "optim.rho = 0.1 does nothing here: it is only read with"),
+        (["train", "quickstart", "--optim.rho", "0.05"], "optim.rho = 0.05 does nothing here"),  # its default, but given
         (["train", "quickstart", "--schedule.cycles=2"], "schedule.cycles = 2 does nothing here"),
         (["train", "quickstart", "--model.rope-base", "500"], "model.rope_base = 500.0 does nothing here"),
         (["plan", "baseline", "--optim.muon_lr", "0.1"], "optim.muon_lr = 0.1 does nothing here"),
@@ -216,14 +217,14 @@ def test_a_process_ends_with_the_exit_code() -> None:
     assert in_a_process("--version").returncode == 0
 
 
-def test_signals_are_caught_once_a_step_has_been_taken() -> None:
+def test_signals_are_caught_once_a_step_has_been_taken(tmp_path: Path) -> None:
     """Before, Ctrl-C ends a preparation at once; after, the first one asks to stop and the second one is as usual."""
 
     def handlers() -> list[Any]:
         return [signal.getsignal(number) for number in SIGNALS]
 
     usual, said = handlers(), list[str]()
-    with catching_signals(said.append) as stop:
+    with stopping(tmp_path, said.append) as stop:
         assert handlers() == usual
         assert stop() == 0
         assert signal.SIGINT in SIGNALS
@@ -232,7 +233,7 @@ def test_signals_are_caught_once_a_step_has_been_taken() -> None:
         assert stop() == signal.SIGTERM
         assert handlers() == usual
         assert len(said) == 1
-    with catching_signals(said.append) as stop:
+    with stopping(tmp_path, said.append) as stop:
         stop()
     assert handlers() == usual
 
