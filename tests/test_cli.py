@@ -195,7 +195,10 @@ def test_help_is_worth_reading_and_needs_no_torch() -> None:
         (["train", "quickstart", "--data.path", "x.txt", "--data.source", "synthetic"], "does not read data.path"),
         (["train", "quickstart", "--schedule.warmup", "1.5"], "neither a whole number of steps nor a share"),
         (["train", "quickstart", "--optim.rho", "0.1"], "optim.rho = 0.1 does nothing here: it is only read with"),
-        (["train", "quickstart", "--optim.rho", "0.05"], "optim.rho = 0.05 does nothing here"),  # its default, but given
+        (
+            ["train", "quickstart", "--optim.rho", "0.05"],
+            "optim.rho = 0.05 does nothing here",
+        ),  # its default, but given
         (["train", "quickstart", "--schedule.cycles=2"], "schedule.cycles = 2 does nothing here"),
         (["train", "quickstart", "--model.rope-base", "500"], "model.rope_base = 500.0 does nothing here"),
         (["plan", "baseline", "--optim.muon_lr", "0.1"], "optim.muon_lr = 0.1 does nothing here"),
