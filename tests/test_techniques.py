@@ -140,7 +140,7 @@ def test_rows_never_see_each_other() -> None:
             assert not torch.allclose(outputs[0][4:7], outputs[1][4:7])
         alone = a_gpt(positions=positions)
         together = alone.hidden(Rows(ids, ids, np.array([3, 4, 5]))) @ alone.head_VD.T
-        one_by_one = [alone(piece[None])[0] for piece in ids.split([3, 4, 5])]
+        one_by_one = [alone(piece[None])[0] for piece in torch.split(ids, [3, 4, 5])]
         assert torch.allclose(together, torch.cat(one_by_one), atol=1e-4)
         in_one_row = a_gpt(positions=positions)
         assert not torch.allclose(in_one_row(ids[None])[:, 8:], in_one_row(changed[None])[:, 8:])
