@@ -28,14 +28,14 @@ def a_gpt(**switches: Any) -> GPT:
     return model.eval()
 
 
-def titles(model: GPT, prefix: list[int], **changes: Any) -> list[list[int]]:
+def documents(model: GPT, prefix: list[int], **changes: Any) -> list[list[int]]:
     settings = {"count": 8, "temperature": 1.0, "seed": 3, "max_tokens": len(prefix) + 2 * BLOCK} | changes
     return generate(model, prefix, eos=EOS, banned=BANNED, **settings)
 
 
 @torch.no_grad()
-def naive_title(model: GPT, prefix: list[int], n: int, *, temperature: float, seed: int = 3) -> list[int]:
-    """The n-th title, every token from the last BLOCK tokens anew."""
+def naive_document(model: GPT, prefix: list[int], n: int, *, temperature: float, seed: int = 3) -> list[int]:
+    """The n-th document, every token from the last BLOCK tokens anew."""
     ids, uniforms = [EOS, *prefix], np.random.default_rng([seed, n])
     for _ in range(2 * BLOCK):
         logits = model(torch.tensor([ids[-BLOCK:]]))[0, -1]
@@ -63,52 +63,50 @@ def test_cached_logits_are_the_uncached_ones(
     for prompt in (1, 5):
         ids = torch.randint(2, VOCAB, (6, BLOCK))
         ids[:, 0] = EOS
-        caches = [Cache() for _ in model.blocks]
+        cache = model.new_cache()
         for seen in range(prompt, BLOCK + 1):
-            hidden = model.hidden(ids[:, caches[0].length : seen], caches)
-            assert caches[0].length == seen
-            logits = hidden[:, -1] @ model.head_VD.T
+            logits = model(ids[:, cache.length : seen], cache)[:, -1]
+            assert cache.length == seen
             assert torch.allclose(logits, model(ids[:, :seen])[:, -1], rtol=1e-5, atol=1e-5)
             if seen in (7, 9):
                 kept = torch.arange(len(ids)) % 3 != 1
                 ids = ids[kept]
-                for cache in caches:
-                    cache.keep(kept)
+                cache.keep(kept)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize(
     "switches", [UNTIED, UNTIED | {"positions": "rotary"}, EVERY_MODEL], ids=["learned", "rotary", "all"]
 )
-def test_titles_are_the_naive_ones(switches: dict[str, Any], temperature: float) -> None:
+def test_documents_are_the_naive_ones(switches: dict[str, Any], temperature: float) -> None:
     """Those that end soon, and those that outgrow the block, where the window slides; a prefix may outgrow it too."""
     model, lengths = a_gpt(**switches), []
     long_prefix = [3 + n % 20 for n in range(BLOCK + 3)]
     for prefix in ([], [5], [6, 7, 8], [9] * (BLOCK - 1), long_prefix):
-        found = titles(model, prefix, temperature=temperature)
-        assert found == [naive_title(model, prefix, n, temperature=temperature) for n in range(8)]
+        found = documents(model, prefix, temperature=temperature)
+        assert found == [naive_document(model, prefix, n, temperature=temperature) for n in range(8)]
         assert temperature or found == found[:1] * 8
-        lengths += [len(title) - len(prefix) for title in found]
+        lengths += [len(document) - len(prefix) for document in found]
     assert max(lengths) > BLOCK
     assert not temperature or (min(lengths) <= 4 and len(set(lengths)) >= 5)
 
 
-def test_a_title_depends_on_its_index_and_the_seed_alone() -> None:
+def test_a_document_depends_on_its_index_and_the_seed_alone() -> None:
     model = a_gpt()
-    eight = titles(model, [5, 6])
-    assert titles(model, [5, 6]) == eight
-    assert titles(model, [5, 6], count=3) == eight[:3]
-    assert titles(model, [5, 6], count=40)[:8] == eight
-    assert titles(model, [5, 6], max_tokens=6) == [title[:6] for title in eight]
-    assert len({tuple(title) for title in eight}) > 5
-    assert titles(model, [5, 6], seed=4) != eight
-    assert titles(model, [5, 6], max_tokens=2) == [[5, 6]] * 8
+    eight = documents(model, [5, 6])
+    assert documents(model, [5, 6]) == eight
+    assert documents(model, [5, 6], count=3) == eight[:3]
+    assert documents(model, [5, 6], count=40)[:8] == eight
+    assert documents(model, [5, 6], max_tokens=6) == [document[:6] for document in eight]
+    assert len({tuple(document) for document in eight}) > 5
+    assert documents(model, [5, 6], seed=4) != eight
+    assert documents(model, [5, 6], max_tokens=2) == [[5, 6]] * 8
 
 
-def test_each_step_computes_the_newest_token_of_the_titles_that_go_on() -> None:
+def test_each_step_computes_the_newest_token_of_the_documents_that_go_on() -> None:
     model, shapes = a_gpt(), []
     model.token_emb.register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape)))
-    lengths = [len(title) for title in titles(model, [5, 6])]
+    lengths = [len(document) for document in documents(model, [5, 6])]
     going = [sum(length >= 2 + step for length in lengths) for step in range(2 * BLOCK)]
     assert going[0] == 8
     assert going[5] < 8
@@ -118,7 +116,7 @@ def test_each_step_computes_the_newest_token_of_the_titles_that_go_on() -> None:
 
 @pytest.mark.parametrize("temperature", [1e-45, 0.5, 1.0, 1e9])
 def test_banned_ids_are_never_drawn(temperature: float) -> None:
-    drawn = {token for title in titles(a_gpt(), [], count=100, temperature=temperature) for token in title}
+    drawn = {token for document in documents(a_gpt(), [], count=100, temperature=temperature) for token in document}
     assert not drawn & {EOS, *BANNED}
     assert temperature < 1 or len(drawn) == VOCAB - 3
 
@@ -132,15 +130,15 @@ def test_the_ends_of_the_unit_interval_draw_what_can_be_drawn() -> None:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_draws_follow_the_softmax(temperature: float) -> None:
-    """One step of 20,000 titles: chi-squared against the expected counts, which 1 in 10,000 right samplers would fail."""
+    """One step of 20,000 documents: chi-squared against the expected counts, which 1 in 10,000 right samplers would fail."""
     model, count = a_gpt(), 20_000
     with torch.no_grad():
         logits = model(torch.tensor([[EOS, 5]]))[0, -1].double()
     logits[BANNED] = -torch.inf
     expected = count * torch.softmax(logits / temperature, -1)
     drawn = [
-        title[1] if len(title) == 2 else EOS
-        for title in titles(model, [5], count=count, max_tokens=2, temperature=temperature)
+        document[1] if len(document) == 2 else EOS
+        for document in documents(model, [5], count=count, max_tokens=2, temperature=temperature)
     ]
     counts = torch.bincount(torch.tensor(drawn), minlength=VOCAB)
     often = expected >= 5

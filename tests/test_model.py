@@ -66,9 +66,9 @@ def test_sampling_repeats_by_seed_and_keeps_the_prefix() -> None:
     model = a_gpt()
     assert sample(model) == sample(model)
     assert sample(model) != sample(model, seed=4)
-    assert all(title[:2] == [5, 6] for title in sample(model))
-    assert not any({0, 1, 2} & set(title) for title in sample(model))
-    assert max(len(title) for title in sample(model)) <= 25
+    assert all(document[:2] == [5, 6] for document in sample(model))
+    assert not any({0, 1, 2} & set(document) for document in sample(model))
+    assert max(len(document) for document in sample(model)) <= 25
 
 
 def test_sampling_draws_from_the_models_distribution() -> None:
@@ -81,7 +81,9 @@ def test_sampling_draws_from_the_models_distribution() -> None:
     logits[[0, 2]] = -torch.inf
     probabilities = torch.softmax(logits, -1)
     drawn = sample(model, count=count, max_tokens=3)
-    frequencies = torch.bincount(torch.tensor([title[2] if len(title) > 2 else 1 for title in drawn]), minlength=30)
+    frequencies = torch.bincount(
+        torch.tensor([document[2] if len(document) > 2 else 1 for document in drawn]), minlength=30
+    )
     error = (probabilities * (1 - probabilities) / count).sqrt()
     assert ((frequencies / count - probabilities).abs() <= 4 * error + 1e-9).all()
     assert sample(model, temperature=0.0, count=1, max_tokens=3)[0][2:] in ([int(probabilities.argmax())], [])

@@ -9,8 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shortrun.tokens.batches import IGNORE
-from shortrun.train.objective import training_loss
+from shortrun.model.language_model import LanguageModel
+from shortrun.recipe import TrainConfig
+from shortrun.score import cross_entropy
+from shortrun.tokens.encoded import IGNORE
+from shortrun.train.objective import Objective, training_loss
+from tests.test_scores import BLOCK, VOCAB, Headless, a_model
 
 D, V = 16, 50
 
@@ -73,13 +77,58 @@ def test_it_is_cross_entropy(
     kind = torch.float32 if dtype == torch.bfloat16 else dtype
     hidden, head = hidden.detach().to(kind).requires_grad_(), head.detach().to(kind).requires_grad_()
     with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
-        patch.setattr(objective, "CHUNK", chunk)
+        patch.setattr(cross_entropy, "CHUNK", chunk)
         found, nats = training_loss(hidden, head, targets, label_smoothing=smoothing, rdrop=rdrop)
     found_value, expected_value, scale = found.item(), expected.item(), 1 + expected_nats.item()
     assert abs(found_value - expected_value) <= tolerance * (scale + abs(expected_value))
     assert abs(nats.item() - expected_nats.item()) <= tolerance * scale
     for got, wanted in zip(gradients(found, hidden, head), expected_gradients, strict=True):
         assert float((got - wanted).norm()) <= tolerance * (1 + float(wanted.norm()))
+
+
+@given(
+    rows=st.integers(1, 40),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    rdrop=st.sampled_from([0.0, 2.0]),
+    ignored=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 0.02)]
+)
+def test_without_a_head_it_is_cross_entropy_of_the_logits(
+    dtype: torch.dtype, tolerance: float, rows: int, smoothing: float, rdrop: float, ignored: bool, seed: int
+) -> None:
+    hidden, head, targets = material(rows, seed, ignored)
+    logits = (hidden @ head.t()).to(dtype).double().requires_grad_()  # what the model gives, exactly
+    expected, expected_nats = written_out(logits, torch.eye(V, dtype=torch.float64), targets, smoothing, rdrop)
+    given_logits = logits.detach().to(dtype).requires_grad_()
+    found, nats = training_loss(given_logits, None, targets, label_smoothing=smoothing, rdrop=rdrop)
+    scale = 1 + expected_nats.item()
+    assert abs(found.item() - expected.item()) <= tolerance * (scale + abs(expected.item()))
+    assert abs(nats.item() - expected_nats.item()) <= tolerance * scale
+    (got,), (wanted,) = gradients(found, given_logits), gradients(expected, logits)
+    assert float((got - wanted).norm()) <= tolerance * (1 + float(wanted.norm()))
+
+
+@pytest.mark.parametrize("switches", [{}, {"label_smoothing": 0.1, "rdrop": 1.0}], ids=["plain", "all"])
+def test_a_model_without_a_linear_head_is_trained_alike(switches: dict[str, float]) -> None:
+    """The same GPT, its head known or not: the same loss, and the same gradient in every weight."""
+    ids = torch.randint(0, VOCAB, (2, 3, BLOCK), generator=torch.Generator().manual_seed(4))
+    ids[1, 2, 4:] = IGNORE
+    losses, found = [], []
+    for wrap in (lambda gpt: gpt, Headless):
+        gpt = a_model()
+        model: LanguageModel = wrap(gpt)
+        torch.manual_seed(9)  # of dropout
+        objective, nats = Objective(model, TrainConfig.model_validate(switches)).train()(*ids)
+        objective.backward()
+        losses.append([objective.item(), nats.item()])
+        found.append({name: weight.grad for name, weight in gpt.named_parameters() if weight.grad is not None})
+    assert losses[1] == pytest.approx(losses[0], rel=1e-12)
+    assert found[0].keys() == found[1].keys() == dict(a_model().named_parameters()).keys()
+    for name, gradient in found[0].items():
+        assert torch.allclose(gradient, found[1][name], rtol=1e-9, atol=1e-12), name
 
 
 def test_the_logits_are_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +145,7 @@ def test_the_logits_are_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> Non
             largest = max([largest, *(x.numel() for x in made)])
             return result
 
-    monkeypatch.setattr(objective, "CHUNK", 10 * V)
+    monkeypatch.setattr(cross_entropy, "CHUNK", 10 * V)
     hidden, head = torch.randn(400, D, requires_grad=True), torch.randn(V, D, requires_grad=True)
     with Watch():  # type: ignore[no-untyped-call]
         found, _ = training_loss(hidden, head, torch.randint(V, (400,)), label_smoothing=0.1)

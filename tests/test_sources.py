@@ -1,4 +1,4 @@
-"""Titles from files, the hub and the grammar: read, selected and cleaned as promised; bad input gets a sentence."""
+"""Documents from files, the hub and the grammar: read, selected and cleaned as promised; bad input gets a sentence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from shortrun.recipe import DataConfig
 from shortrun.text import sources
 from shortrun.text.cleaning import clean, cleaned
 from shortrun.text.corpus import load_corpus
-from shortrun.text.sources import preflight, read_titles, titles_from_files
+from shortrun.text.sources import documents_from_files, identify, read_source
 from shortrun.text.synthetic import sample_titles
 
 UNTOUCHED = [
@@ -40,27 +40,29 @@ UNTOUCHED = [
 ]
 
 
-def as_txt(titles: Sequence[str]) -> bytes:
-    return "".join(title + "\n" for title in titles).encode()
+def as_txt(documents: Sequence[str]) -> bytes:
+    return "".join(document + "\n" for document in documents).encode()
 
 
-def as_csv(titles: Sequence[str], delimiter: str = ",") -> bytes:
+def as_csv(documents: Sequence[str], delimiter: str = ",") -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter)
-    writer.writerows([("id", "title"), *enumerate(titles)])
+    writer.writerows([("id", "title"), *enumerate(documents)])
     return text.getvalue().encode()
 
 
-def as_tsv(titles: Sequence[str]) -> bytes:
-    return as_csv(titles, "\t")
+def as_tsv(documents: Sequence[str]) -> bytes:
+    return as_csv(documents, "\t")
 
 
-def as_jsonl(titles: Sequence[str | None]) -> bytes:
-    return "".join(json.dumps({"id": 1, "title": title}, ensure_ascii=False) + "\n" for title in titles).encode()
+def as_jsonl(documents: Sequence[str | None]) -> bytes:
+    return "".join(
+        json.dumps({"id": 1, "title": document}, ensure_ascii=False) + "\n" for document in documents
+    ).encode()
 
 
-def as_parquet(titles: Sequence[str | None]) -> bytes:
-    return parquet(pa.table({"id": list(range(len(titles))), "title": pa.array(titles, pa.string())}))
+def as_parquet(documents: Sequence[str | None]) -> bytes:
+    return parquet(pa.table({"id": list(range(len(documents))), "title": pa.array(documents, pa.string())}))
 
 
 def parquet(table: pa.Table) -> bytes:
@@ -94,46 +96,65 @@ def of_hub(**fields: object) -> DataConfig:
 # Cleaning
 
 
-def by_character(title: str) -> str:
+def by_character(text: str, *, one_line: bool) -> str:
     """What cleaning promises, from Unicode's categories: the reference for `clean`."""
-    title = re.sub("[\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029]+", " ", title.strip())
+    text = text.strip()
+    if one_line:
+        text = re.sub("[\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029]+", " ", text)
     return "".join(
-        "\ufffd" if unicodedata.category(letter) == "Cs" else letter for letter in title if letter != "\0"
+        "\ufffd" if unicodedata.category(letter) == "Cs" else letter for letter in text if letter != "\0"
     ).strip()
 
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=20)  # lone surrogates too
 
 
-@given(any_text | st.text(st.sampled_from("ab \t\r\n\x00\x1b\x1f\x85\u2028\ud800\u00a0"), max_size=12))
-def test_clean_does_what_it_says_and_only_once(title: str) -> None:
-    once = clean(title, Counter())
-    assert once == by_character(title)
+@given(any_text | st.text(st.sampled_from("ab \t\r\n\x00\x1b\x1f\x85\u2028\ud800\u00a0"), max_size=12), st.booleans())
+def test_clean_does_what_it_says_and_only_once(text: str, one_line: bool) -> None:
+    once = clean(text, Counter(), one_line=one_line)
+    assert once == by_character(text, one_line=one_line)
     again: Counter[str] = Counter()
-    assert clean(once, again) == once
+    assert clean(once, again, one_line=one_line) == once
     assert not +again
 
 
 @pytest.mark.parametrize(
-    ("title", "expected", "changes"),
+    ("text", "expected", "changes"),
     [
-        ("one\ntwo", "one two", {"line_breaks": 1}),
-        ("one\r\ntwo\tthree", "one two three", {"line_breaks": 1}),
-        ("one\u2028two\x85three", "one two three", {"line_breaks": 1}),
         ("a\0b\0\0c", "abc", {"nul_characters": 3}),
         ("\x08a\x11b\x91c", "\x08a\x11b\x91c", {}),
         ("x\ud800y", "x\ufffdy", {"lone_surrogates": 1}),
         ("  ends \u00a0", "ends", {}),
-        *((title, title, {}) for title in UNTOUCHED),
+        *((text, text, {}) for text in UNTOUCHED),
     ],
 )
-def test_each_kind_of_change_is_made_and_counted(title: str, expected: str, changes: dict[str, int]) -> None:
+@pytest.mark.parametrize("one_line", [True, False], ids=["titles", "documents"])
+def test_each_kind_of_change_is_made_and_counted(
+    text: str, expected: str, changes: dict[str, int], one_line: bool
+) -> None:
     counts: Counter[str] = Counter()
-    assert clean(title, counts) == expected
+    assert clean(text, counts, one_line=one_line) == expected
     assert +counts == changes
 
 
-def test_blank_and_missing_titles_are_dropped_and_counted() -> None:
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("one\ntwo", "one two"),
+        ("one\r\ntwo\tthree", "one two three"),
+        ("one\u2028two\x85three", "one two three"),
+        ("one\n\n\ntwo\0", "one two"),
+    ],
+)
+def test_a_title_is_one_line_and_a_document_keeps_its_lines(title: str, expected: str) -> None:
+    counts: Counter[str] = Counter()
+    assert clean(title, counts, one_line=True) == expected
+    assert counts["line_breaks"] == 1
+    assert clean(title, counts, one_line=False) == title.replace("\0", "")
+    assert counts["line_breaks"] == 1
+
+
+def test_blank_and_missing_documents_are_dropped_and_counted() -> None:
     counts: Counter[str] = Counter()
     assert list(cleaned(["a", None, "", " \t\n", "\0", "a"], counts)) == ["a", "a"]
     assert (counts["missing"], counts["blank"]) == (1, 3)
@@ -144,15 +165,15 @@ def test_blank_and_missing_titles_are_dropped_and_counted() -> None:
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gz"])
 @pytest.mark.parametrize("ending", WRITERS)
-def test_every_kind_of_file_gives_the_same_titles(ending: str, zipped: bool, tmp_path: Path) -> None:
-    titles = [*UNTOUCHED, "x" * 100_000, "again", "again"]
-    content = WRITERS[ending](titles)
+def test_every_kind_of_file_gives_the_same_documents(ending: str, zipped: bool, tmp_path: Path) -> None:
+    documents = [*UNTOUCHED, "x" * 100_000, "again", "again"]
+    content = WRITERS[ending](documents)
     if zipped:
         ending, content = ending + ".gz", gzip.compress(content, mtime=0)
-    found = titles_from_files([written(tmp_path / f"my.titles{ending}", content)], "title")
-    assert found.titles == titles
+    found = documents_from_files([written(tmp_path / f"my.titles{ending}", content)], "title")
+    assert found.documents == documents
     digest = hashlib.sha256(content).hexdigest()
-    record = {"name": f"my.titles{ending}", "rows": len(titles), "bytes": len(content), "sha256": digest}
+    record = {"name": f"my.titles{ending}", "rows": len(documents), "bytes": len(content), "sha256": digest}
     assert found.origin == {"source": "file", "files": [record]}
     assert not +found.changes
 
@@ -167,8 +188,8 @@ def test_any_text_comes_back_up_to_cleaning(
     written(path, WRITERS[ending](["the first", *texts]))
     if ending in {".csv", ".tsv"} and too_many_nuls(path):
         return  # rightly taken for a binary file
-    found = read_titles(of_file(str(path)))
-    assert found.titles == list(cleaned(["the first", *texts], Counter()))
+    found = read_source(of_file(str(path)))
+    assert found.documents == list(cleaned(["the first", *texts], Counter()))
 
 
 def too_many_nuls(path: Path) -> bool:
@@ -178,23 +199,23 @@ def too_many_nuls(path: Path) -> bool:
 def test_files_are_read_in_the_order_given(tmp_path: Path) -> None:
     first = written(tmp_path / "b.txt", b"one\ntwo\n")
     second = written(tmp_path / "a.jsonl", as_jsonl(["three"]))
-    found = titles_from_files([first, second], "title")
-    assert found.titles == ["one", "two", "three"]
+    found = documents_from_files([first, second], "title")
+    assert found.documents == ["one", "two", "three"]
     assert [file["rows"] for file in found.origin["files"]] == [2, 1]
-    assert titles_from_files([second, first], "title").titles == ["three", "one", "two"]
+    assert documents_from_files([second, first], "title").documents == ["three", "one", "two"]
 
 
 def test_the_column_is_chosen_by_name(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", b"headline,url\nA story,http://a\n")
-    assert titles_from_files([path], "headline").titles == ["A story"]
-    assert titles_from_files([path], "url").titles == ["http://a"]
+    assert documents_from_files([path], "headline").documents == ["A story"]
+    assert documents_from_files([path], "url").documents == ["http://a"]
 
 
 @pytest.mark.parametrize("ending", [".txt", ".csv", ".tsv", ".jsonl"])
-def test_a_byte_order_mark_and_crlf_are_no_part_of_a_title(ending: str, tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_crlf_are_no_part_of_a_document(ending: str, tmp_path: Path) -> None:
     content = b"\xef\xbb\xbf" + WRITERS[ending](["one", "two"]).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    found = titles_from_files([written(tmp_path / f"x{ending}", content)], "title")
-    assert found.titles == ["one", "two"]
+    found = documents_from_files([written(tmp_path / f"x{ending}", content)], "title")
+    assert found.documents == ["one", "two"]
     assert not +found.changes
 
 
@@ -202,43 +223,44 @@ def test_a_byte_order_mark_and_crlf_are_no_part_of_a_title(ending: str, tmp_path
 def test_broken_utf8_becomes_a_replacement_character_and_is_counted(ending: str, tmp_path: Path) -> None:
     content = WRITERS[ending](["a café in Zürich, one of the good ones", "already \ufffd"])
     path = written(tmp_path / f"x{ending}", content.replace("é".encode(), b"\xe9").replace("ü".encode(), b"\xff"))
-    found = titles_from_files([path], "title")
-    assert found.titles == ["a caf\ufffd in Z\ufffdrich, one of the good ones", "already \ufffd"]
+    found = documents_from_files([path], "title")
+    assert found.documents == ["a caf\ufffd in Z\ufffdrich, one of the good ones", "already \ufffd"]
     assert +found.changes == {"invalid_utf8": 2}
 
 
 def test_controls_nulls_and_surrogates_in_files_are_cleaned_and_counted(tmp_path: Path) -> None:
     rows = [r'"nul \u0000 and tab\tbreak\n"', r'"lone \ud83d half"', r'"whole \ud83d\ude00"', "null", '""', '" \\n"']
     content = "".join(f'{{"title": {row}}}\n' for row in rows)
-    found = titles_from_files([written(tmp_path / "x.jsonl", content.encode())], "title")
-    assert found.titles == ["nul  and tab break", "lone \ufffd half", "whole 😀"]
-    counts = {"nul_characters": 1, "line_breaks": 1, "lone_surrogates": 1, "missing": 1, "blank": 2}
+    found = documents_from_files([written(tmp_path / "x.jsonl", content.encode())], "title")
+    assert found.documents == ["nul  and tab\tbreak", "lone \ufffd half", "whole 😀"]
+    counts = {"nul_characters": 1, "lone_surrogates": 1, "missing": 1, "blank": 2}
     assert +found.changes == counts
-    nulls = titles_from_files([written(tmp_path / "x.parquet", as_parquet(["a", None, " ", "b"]))], "title")
-    assert nulls.titles == ["a", "b"]
+    nulls = documents_from_files([written(tmp_path / "x.parquet", as_parquet(["a", None, " ", "b"]))], "title")
+    assert nulls.documents == ["a", "b"]
     assert +nulls.changes == {"missing": 1, "blank": 1}
-    text = titles_from_files([written(tmp_path / "x.txt", b"a title\0 with one\n\n  \nb\x0cc")], "title")
-    assert text.titles == ["a title with one", "b c"]
-    assert +text.changes == {"nul_characters": 1, "line_breaks": 1, "blank": 2}
+    text = documents_from_files([written(tmp_path / "x.txt", b"a title\0 with one\n\n  \nb\x0cc")], "title")
+    assert text.documents == ["a title with one", "b\x0cc"]
+    assert +text.changes == {"nul_characters": 1, "blank": 2}
 
 
 @pytest.mark.parametrize("ending", WRITERS)
-def test_a_very_long_title_is_kept(ending: str, tmp_path: Path) -> None:
+def test_a_very_long_document_is_kept(ending: str, tmp_path: Path) -> None:
     csv.field_size_limit(131_072)  # Python's default, which another test may have lifted
-    title = "long " * 50_000 + "end"
-    assert titles_from_files([written(tmp_path / f"x{ending}", WRITERS[ending]([title]))], "title").titles == [title]
+    document = "long " * 50_000 + "end"
+    path = written(tmp_path / f"x{ending}", WRITERS[ending]([document]))
+    assert documents_from_files([path], "title").documents == [document]
 
 
 def test_a_dictionary_encoded_column_is_text(tmp_path: Path) -> None:
     table = pa.table({"title": pa.array(["a", None, "b", "a"]).dictionary_encode()})
-    assert titles_from_files([written(tmp_path / "x.parquet", parquet(table))], "title").titles == ["a", "b", "a"]
+    assert documents_from_files([written(tmp_path / "x.parquet", parquet(table))], "title").documents == ["a", "b", "a"]
 
 
-def test_a_line_in_quotes_may_span_lines_in_csv(tmp_path: Path) -> None:
+def test_a_field_in_quotes_may_span_lines_in_csv(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", b'title,x\n"one\ntwo",1\n\nthree,2\n')
-    found = titles_from_files([path], "title")
-    assert found.titles == ["one two", "three"]
-    assert +found.changes == {"line_breaks": 1, "blank": 1}
+    found = documents_from_files([path], "title")
+    assert found.documents == ["one\ntwo", "three"]
+    assert +found.changes == {"blank": 1}
 
 
 # Bad files
@@ -254,8 +276,8 @@ TRUNCATED = gzip.compress(as_txt([str(n) for n in range(1000)]))[:-20]
         ("x.csv", b" \n\n", "x.csv is empty"),
         ("x.txt.gz", gzip.compress(b"", mtime=0), "x.txt.gz is empty"),
         ("x.txt", b"\xef\xbb\xbf", "x.txt is empty"),
-        ("x.csv", b"title,id\n", "x.csv: there is no title"),
-        ("x.parquet", as_parquet([]), "x.parquet: there is no title"),
+        ("x.csv", b"title,id\n", "x.csv: there is no document to read"),
+        ("x.parquet", as_parquet([]), "x.parquet: there is no document to read"),
         ("x.csv", b"titel,id\na,1\n", "x.csv: there is no column 'title'.*did you mean 'titel'"),
         ("x.csv", b"id,when\n1,2\n", "x.csv: there is no column 'title'.*choose from id, when"),
         ("x.tsv", b"title,id\na,1\n", "x.tsv: there is no column 'title'.*did you mean 'title,id'"),
@@ -284,7 +306,7 @@ TRUNCATED = gzip.compress(as_txt([str(n) for n in range(1000)]))[:-20]
 )
 def test_a_bad_file_is_refused_with_a_sentence(name: str, content: bytes, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=sentence):
-        titles_from_files([written(tmp_path / name, content)], "title")
+        documents_from_files([written(tmp_path / name, content)], "title")
 
 
 @pytest.mark.parametrize(("nuls", "binary"), [(10, False), (11, True)])
@@ -292,9 +314,9 @@ def test_more_than_a_tenth_of_nuls_makes_a_file_binary(nuls: int, binary: bool, 
     path = written(tmp_path / "x.txt", b"\0" * nuls + b"a" * (100 - nuls))
     if binary:
         with pytest.raises(UserError, match="binary"):
-            titles_from_files([path], "title")
+            documents_from_files([path], "title")
     else:
-        assert titles_from_files([path], "title").titles == ["a" * 90]
+        assert documents_from_files([path], "title").documents == ["a" * 90]
 
 
 @pytest.mark.parametrize(
@@ -308,42 +330,58 @@ def test_more_than_a_tenth_of_nuls_makes_a_file_binary(nuls: int, binary: bool, 
         ("titles", "titles: files of this kind can't be read"),
     ],
 )
-def test_preflight_refuses_before_anything_is_read(name: str, sentence: str, tmp_path: Path) -> None:
+def test_what_can_not_be_read_is_refused_before_anything_is(name: str, sentence: str, tmp_path: Path) -> None:
     good = written(tmp_path / "titles.txt", b"")  # empty: reading it would be refused with another sentence
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "titles").touch()
-    preflight(of_file(good))
+    identify(of_file(good))
     with pytest.raises(UserError, match=sentence):
-        preflight(of_file(good, str(tmp_path / name)))
-    preflight(of_hub(source="synthetic"))
+        identify(of_file(good, str(tmp_path / name)))
+    with pytest.raises(UserError, match=sentence):
+        load_corpus(of_file(good, str(tmp_path / name)))
+
+
+def test_what_identifies_a_source_is_what_decides_its_rows(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / folder / "x.txt" for folder in "abc")
+    for path, content in ((one, b"a\n"), (same, b"a\n"), (other, b"b\n")):
+        path.parent.mkdir()
+        path.write_bytes(content)
+    first = identify(of_file(str(one)))
+    assert identify(of_file(str(same))) == first, "a file may move"
+    assert identify(of_file(str(other))) != first
+    assert identify(of_file(str(one), str(other))) != identify(of_file(str(other), str(one)))
+    renamed = one.rename(one.with_suffix(".csv"))
+    assert identify(of_file(str(renamed))) != first, "what a file is called says how it is read"
+    assert json.loads(json.dumps(first)) == first
+    assert identify(of_hub(source="synthetic")) == identify(of_hub(source="synthetic", num_titles=20))
 
 
 def test_a_csv_of_only_a_byte_order_mark_is_empty(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x.csv is empty"):
-        titles_from_files([written(tmp_path / "x.csv", b"\xef\xbb\xbf")], "title")
+        documents_from_files([written(tmp_path / "x.csv", b"\xef\xbb\xbf")], "title")
 
 
 def test_json_nested_without_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x.jsonl, line 1: not JSON"):
-        titles_from_files([written(tmp_path / "x.jsonl", b'{"title": ' + b"[" * 100_000)], "title")
+        documents_from_files([written(tmp_path / "x.jsonl", b'{"title": ' + b"[" * 100_000)], "title")
 
 
 def test_a_parquet_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     table = pa.table([pa.array(["a"]), pa.array(["b"])], names=["title", "title"])
     with pytest.raises(UserError, match="2 columns named 'title'"):
-        titles_from_files([written(tmp_path / "x.parquet", parquet(table))], "title")
+        documents_from_files([written(tmp_path / "x.parquet", parquet(table))], "title")
 
 
 def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is a folder; data.path takes files"):
-        preflight(of_file(str(tmp_path)))
+        identify(of_file(str(tmp_path)))
 
 
 def test_a_missing_file_in_a_full_folder_gets_a_short_sentence(tmp_path: Path) -> None:
     for number in range(300):
         (tmp_path / f"some-other-file-{number}.txt").touch()
     with pytest.raises(UserError) as refused:
-        preflight(of_file(str(tmp_path / "q.txt")))
+        identify(of_file(str(tmp_path / "q.txt")))
     assert len(str(refused.value)) < 1000
 
 
@@ -353,34 +391,34 @@ def test_a_missing_file_in_a_full_folder_gets_a_short_sentence(tmp_path: Path) -
 @pytest.mark.parametrize(("rows", "seed"), [(1, 0), (10, 1337), (1000, 1337), (1000, 7), (4321, 0)])
 def test_the_order_is_that_of_the_datasets_library(rows: int, seed: int, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    titles = [f"title {number}" for number in range(rows)]
-    shuffled = datasets.Dataset.from_dict({"title": titles}).shuffle(seed=seed)["title"][:]
-    data = of_file(written(tmp_path / "x.txt", as_txt(titles)), shuffle=True, seed=seed)
-    assert read_titles(data).titles == shuffled
+    documents = [f"document {number}" for number in range(rows)]
+    shuffled = datasets.Dataset.from_dict({"title": documents}).shuffle(seed=seed)["title"][:]
+    data = of_file(written(tmp_path / "x.txt", as_txt(documents)), shuffle=True, seed=seed)
+    assert read_source(data).documents == shuffled
 
 
 def test_blank_rows_do_not_move_the_others(tmp_path: Path) -> None:
     """Cleaning comes after the order: with and without blanks, the other rows keep their places."""
-    titles = [f"title {number}" for number in range(50)]
-    holes = ["" if number % 7 == 0 else title for number, title in enumerate(titles)]
-    full = read_titles(of_file(written(tmp_path / "full.txt", as_txt(titles)), shuffle=True))
-    sparse = read_titles(of_file(written(tmp_path / "holes.txt", as_txt(holes)), shuffle=True))
-    assert full.titles != titles
-    assert sparse.titles == [title for title in full.titles if title in holes]
+    documents = [f"document {number}" for number in range(50)]
+    holes = ["" if number % 7 == 0 else document for number, document in enumerate(documents)]
+    full = read_source(of_file(written(tmp_path / "full.txt", as_txt(documents)), shuffle=True))
+    sparse = read_source(of_file(written(tmp_path / "holes.txt", as_txt(holes)), shuffle=True))
+    assert full.documents != documents
+    assert sparse.documents == [document for document in full.documents if document in holes]
     assert sparse.changes["blank"] == 8
 
 
 def test_only_rows_that_were_looked_at_are_counted(tmp_path: Path) -> None:
-    path = written(tmp_path / "x.jsonl", as_jsonl(["", "a\nb", None, "c", "", "d\ne"]))
-    found = read_titles(of_file(path, num_titles=2, val_frac=0.5))
-    assert found.titles == ["a b", "c"]
-    assert +found.changes == {"blank": 1, "line_breaks": 1, "missing": 1}
+    path = written(tmp_path / "x.jsonl", as_jsonl(["", "a\0b", None, "c", "", "d\0e"]))
+    found = read_source(of_file(path, num_titles=2, val_frac=0.5))
+    assert found.documents == ["ab", "c"]
+    assert +found.changes == {"blank": 1, "nul_characters": 1, "missing": 1}
 
 
 def test_num_titles_and_then_heldout_titles_are_taken(tmp_path: Path) -> None:
     path = written(tmp_path / "x.txt", as_txt([str(number) for number in range(20)]))
-    assert read_titles(of_file(path, num_titles=10, heldout_titles=3)).titles == [str(n) for n in range(13)]
-    assert len(read_titles(of_file(path)).titles) == 20
+    assert read_source(of_file(path, num_titles=10, heldout_titles=3)).documents == [str(n) for n in range(13)]
+    assert len(read_source(of_file(path)).documents) == 20
 
 
 @pytest.mark.parametrize(
@@ -388,28 +426,28 @@ def test_num_titles_and_then_heldout_titles_are_taken(tmp_path: Path) -> None:
     [
         (
             {"num_titles": 10},
-            r"has 5 titles, fewer than data.num_titles = 10 asks for; give --data.num-titles 5 or all$",
+            r"has 5 documents, fewer than data.num_titles = 10 asks for; give --data.num-titles 5 or all$",
         ),
         (
             {"num_titles": 4, "heldout_titles": 3},
-            r"5 titles, .* = 4 and data.heldout_titles = 3 ask for; give --data.num-titles 2$",
+            r"5 documents, .* = 4 and data.heldout_titles = 3 ask for; give --data.num-titles 2$",
         ),
         ({"num_titles": 4, "heldout_titles": 4}, r"lower --data.heldout-titles$"),
         ({"num_titles": 4, "heldout_titles": 9}, r"lower --data.heldout-titles$"),
     ],
 )
-def test_too_few_titles_says_what_to_ask_for(fields: dict[str, int], advice: str, tmp_path: Path) -> None:
+def test_too_few_documents_says_what_to_ask_for(fields: dict[str, int], advice: str, tmp_path: Path) -> None:
     path = written(tmp_path / "x.txt", b"a\nb\n\nc\nd\n \ne\n")
     with pytest.raises(UserError, match=advice):
-        read_titles(of_file(path, **fields))
+        read_source(of_file(path, **fields))
 
 
 def test_the_synthetic_source_is_the_grammars_sample() -> None:
     data = of_hub(source="synthetic", num_titles=30, heldout_titles=5, seed=3)
-    found = read_titles(data)
-    assert found.titles == sample_titles(35, 3)
+    found = read_source(data)
+    assert found.documents == sample_titles(35, 3)
     assert found.origin == {"source": "synthetic"}
-    assert found.titles != read_titles(data.model_copy(update={"seed": 4})).titles
+    assert found.documents != read_source(data.model_copy(update={"seed": 4})).documents
 
 
 # The hub
@@ -429,15 +467,19 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_hub_data_set_is_read_by_the_datasets_library(hub: Path) -> None:
-    in_order = read_titles(of_hub(num_titles="all", shuffle=False))
-    assert in_order.titles == ["Ask HN: why?", "two lines", "日本 🚀", "last"]
+    in_order = read_source(of_hub(num_titles="all", shuffle=False))
+    assert in_order.documents == ["Ask HN: why?", "two lines", "日本 🚀", "last"]
     assert +in_order.changes == {"missing": 1, "line_breaks": 1}
     version = in_order.origin.pop("version")
     assert isinstance(version, str)
     assert version
+    assert identify(of_hub()) == {"version": version}
     assert in_order.origin == {"source": "hackernews", "dataset": str(hub), "revision": None}
-    as_file = read_titles(of_file(str(hub / "train.parquet"), shuffle=True))
-    assert read_titles(of_hub(num_titles="all")).titles == as_file.titles != in_order.titles
+    # the same rows from a file are in the same order; only there are they documents that keep their lines
+    as_file = list(read_source(of_file(str(hub / "train.parquet"), shuffle=True)).documents)
+    assert "two\nlines" in as_file
+    in_random_order = [document.replace("\n", " ") for document in as_file]
+    assert read_source(of_hub(num_titles="all")).documents == in_random_order != list(in_order.documents)
 
 
 @pytest.mark.parametrize(
@@ -445,12 +487,12 @@ def test_the_hub_data_set_is_read_by_the_datasets_library(hub: Path) -> None:
     [
         ({"column": "titel"}, "has no column 'titel' .*did you mean 'title'"),
         ({"column": "id"}, "column 'id' holds int64, not text"),
-        ({"num_titles": 5}, "has 4 titles, fewer than data.num_titles = 5"),
+        ({"num_titles": 5}, "has 4 documents, fewer than data.num_titles = 5"),
     ],
 )
 def test_what_the_hub_can_not_give(hub: Path, fields: dict[str, object], sentence: str) -> None:
     with pytest.raises(UserError, match=f"{re.escape(str(hub))}.*{sentence}"):
-        read_titles(of_hub(**fields))
+        read_source(of_hub(**fields))
 
 
 def test_a_pinned_revision_reaches_the_library(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,7 +505,7 @@ def test_a_pinned_revision_reaches_the_library(hub: Path, monkeypatch: pytest.Mo
         return load(*args, **options)
 
     monkeypatch.setattr(datasets, "load_dataset", watched)
-    assert read_titles(of_hub(num_titles=4, revision="0a1b2c")).origin["revision"] == "0a1b2c"
+    assert read_source(of_hub(num_titles=4, revision="0a1b2c")).origin["revision"] == "0a1b2c"
     assert asked == [((str(hub),), {"split": "train", "revision": "0a1b2c"})]
 
 
@@ -473,25 +515,25 @@ def test_without_the_network_the_sentence_names_the_way_out(tmp_path: Path, monk
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"julien040/hacker-news-posts .*over the network; --data.path FILE"):
-        read_titles(of_hub())
+        read_source(of_hub())
 
 
 def test_without_the_datasets_library_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)  # importing it now fails, as if it were not installed
     with pytest.raises(UserError, match=r'pip install "shortrun\[hub\]"'):
-        read_titles(of_hub())
+        read_source(of_hub())
 
 
 def test_lossy_normalisation_is_open_and_counted(tmp_path: Path) -> None:
     path = written(tmp_path / "x.txt", "Ünïted  ﬁle\nplain\n¨\n".encode())
-    found = titles_from_files([path], "title", ("nfkc", "no-accents", "lowercase", "single-spaces"))
-    assert found.titles == ["united file", "plain"]
+    found = documents_from_files([path], "title", ("nfkc", "no-accents", "lowercase", "single-spaces"))
+    assert found.documents == ["united file", "plain"]
     assert +found.changes == {
         "changed_by_nfkc": 2, "changed_by_no-accents": 2, "changed_by_lowercase": 1, "changed_by_single-spaces": 1, "blank": 1,
     }  # fmt: skip
-    as_is = titles_from_files([path], "title")
-    assert as_is.titles == ["Ünïted  ﬁle", "plain", "¨"]
-    data = Data(path=(str(path),), num_titles=3, shuffle=False, val_frac=0.4, normalise=("lowercase",))
+    as_is = documents_from_files([path], "title")
+    assert as_is.documents == ["Ünïted  ﬁle", "plain", "¨"]
+    data = DataConfig(path=(str(path),), num_titles=3, shuffle=False, val_frac=0.4, normalise=("lowercase",))
     manifest = load_corpus(data).manifest
     assert manifest["normalise"] == ["lowercase"]
     assert manifest["cleaning"] == {"changed_by_lowercase": 1}

@@ -7,11 +7,15 @@ import sys
 
 
 def main() -> None:
-    from shortrun.cli.commands import run
+    try:
+        from shortrun.cli.commands import run
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 must not end a run
-    sys.exit(run(sys.argv[1:]))
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 must not end a run
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:  # while the modules of a command were being read
+        print("shortrun: interrupted before anything had begun", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ class ShortrunError(Exception):
 
     exit_code = 1
     shared = False
-    """Whether every one of several processes meets it."""
+    """True where all of several processes raise it; the first one then speaks for them."""
     process: int | None = None
-    """Which of several processes it happened in, if only one of them may know."""
+    """The process that raised it, where it is one of several and the others may not know."""
 
 
 class UserError(ShortrunError):
@@ -29,3 +29,8 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     if near:
         return f"did you mean '{near[0]}'?"
     return f"choose from {', '.join(choices)}" if choices else "there are none to choose from"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 step", "2,400 steps"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

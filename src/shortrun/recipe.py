@@ -17,7 +17,18 @@ GPT2_VOCABULARY = 50_257
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    """What sections have in common: no other fields, no other types. TOML's and JSON's lists stand for tuples."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 class DataConfig(Section):
@@ -52,7 +63,7 @@ class DataConfig(Section):
         if not isinstance(values, dict) or not values.get("path"):
             return values
         path = values["path"]
-        return {"source": "file", **values, "path": [path] if isinstance(path, str) else path}
+        return {"source": "file", **values, "path": (path,) if isinstance(path, str) else path}
 
     @model_validator(mode="after")
     def _can_work(self) -> DataConfig:

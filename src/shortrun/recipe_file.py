@@ -1,7 +1,8 @@
 """Recipe files: TOML to a recipe and back, with every mistake reported at once.
 
 A file may name one other recipe in `extends`, whose values it starts from. Values come from the defaults in `recipe`, then
-the file, then the command line, each overriding the one before. All that is wrong is reported before any data is read.
+the file, then the command line, each overriding the one before. They are laid over one another first and checked once, so
+a flag can mend what a file has wrong. All that is wrong is reported before any data is read.
 
     shortrun recipes                  the shipped recipes
     shortrun recipes show baseline    one of them, resolved, with the meaning of every field
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,47 @@ from shortrun.recipe import Reader, Recipe
 COMMAND_LINE = "command line"
 SHIPPED = Path(__file__).parent / "recipes"
 
+Place = tuple[str, str]
+"""Section and field; the field of a section as a whole, and of what should be one, is ""."""
+
+
+@dataclass
+class Layers:
+    """The values of several layers, the later over the earlier, and where each was written."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Place, str] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    """The layers' names, the first one lowest."""
+
+    def lay(self, content: Mapping[str, Any], origin: str) -> None:
+        """Lays {section: {field: value}} over what is there."""
+        self.order.append(origin)
+        for section, fields in content.items():
+            self.origins[section, ""] = origin
+            if not isinstance(fields, Mapping):
+                self.values[section] = fields
+                continue
+            if not isinstance(self.values.get(section), dict):
+                self.values[section] = {}
+            if section == "data":
+                fields = _source_or_path(fields)
+            for name, value in fields.items():
+                self.values[section][name] = value
+                self.origins[section, name] = origin
+
+    def recipe(self, also: Sequence[str] = ()) -> Recipe:
+        """The recipe that the values make; raises UserError with all that is wrong, `also` before the rest."""
+        recipe, problems = _checked(self, self.order[-1])
+        problems = [*also, *problems]
+        if problems:
+            count = "One thing is" if len(problems) == 1 else f"{len(problems)} things are"
+            raise UserError(f"{count} wrong with the recipe:\n" + "\n".join(f"  {problem}" for problem in problems))
+        return recipe
+
+    def origin(self, place: Place, otherwise: str) -> str:
+        return self.origins.get(place) or self.origins.get((place[0], "")) or otherwise
+
 
 def shipped_recipes() -> dict[str, Path]:
     """Name and file of each recipe that comes with the package."""
@@ -30,52 +73,50 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe given by its shipped name or as a path."""
+    """The file of a recipe given by its shipped name or as a path, with or without .toml; raises UserError if it is neither."""
     shipped = shipped_recipes()
     if name in shipped:
         return shipped[name]
+    for path in (Path(name), Path(f"{name}.toml")):
+        if path.is_file():
+            return path
+    near = did_you_mean(Path(name).stem, shipped)
     if name.endswith(".toml") or "/" in name:
-        return Path(name)
-    raise UserError(f"There is no shipped recipe '{name}': {did_you_mean(name, shipped)} (or give a .toml file)")
+        raise UserError(f"There is no recipe file {name}; of the shipped recipes, {near}")
+    raise UserError(f"There is no shipped recipe '{name}': {near} (or give a .toml file)")
 
 
-def load_recipe(name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Recipe:
+def load_recipe(
+    name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None, also: Sequence[str] = ()
+) -> Recipe:
     """Reads a recipe and lays overrides ({section: {field: value}}, from the command line) over it.
 
-    Raises UserError with every mistake in the file and the overrides, each with where it stands.
+    Raises UserError with every mistake in the file and the overrides, each with where it stands. `also` are mistakes that
+    were found before, in the flags.
     """
-    values, origins = _read_values(recipe_path(name))
-    for section, fields in (overrides or {}).items():
-        if section == "data":
-            fields = _source_or_path(fields)
-        for field, value in fields.items():
-            values.setdefault(section, {})[field] = value
-            origins.pop((section, field), None)  # the latest layer comes last
-            origins[section, field] = COMMAND_LINE
-    recipe = _validated(values, origins, str(recipe_path(name)))
-    useless = list(_useless(recipe, origins))
-    if useless:
-        raise UserError(_listed(useless))
-    return recipe
+    layers = _read(recipe_path(name))
+    if overrides:
+        layers.lay(overrides, COMMAND_LINE)
+    return layers.recipe(also)
 
 
-def parse_recipe(text: str | dict[str, Any], origin: str) -> tuple[Recipe, list[str]]:
+def parse_recipe(content: str | Mapping[str, Any], origin: str) -> tuple[Recipe, list[str]]:
     """A resolved recipe, as TOML text or as its values, and the fields in it that are not known.
 
     An older run may have fields that no longer exist; they are left out and named, "section.name".
     """
-    values = _toml(text, origin) if isinstance(text, str) else text
-    unknown = []
-    for section, fields in list(values.items()):
-        known = Recipe.model_fields.get(section)
-        if known is None or not isinstance(fields, dict):
-            unknown.append(section)
-            del values[section]
-            continue
-        for field in fields.keys() - type(known.default).model_fields.keys():
-            unknown.append(f"{section}.{field}")
-            del fields[field]
-    return _validated(values, {}, origin), sorted(unknown)
+    values = _toml(content, origin) if isinstance(content, str) else content
+    known = {section: type(fields).model_fields for section, fields in Recipe()}
+    unknown = [section for section, fields in values.items() if section not in known or not isinstance(fields, dict)]
+    kept: dict[str, Any] = {}
+    for section in values.keys() - set(unknown):
+        unknown += [f"{section}.{name}" for name in values[section].keys() - known[section].keys()]
+        kept[section] = {name: value for name, value in values[section].items() if name in known[section]}
+    try:
+        return Recipe.model_validate(kept), sorted(unknown)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_sentence(item, origin)}" for item in error.errors(include_url=False))
+        raise UserError(f"{origin} does not hold a recipe:\n{problems}") from None
 
 
 def to_toml(recipe: Recipe, explain: bool = False) -> str:
@@ -84,11 +125,11 @@ def to_toml(recipe: Recipe, explain: bool = False) -> str:
     for section, fields in recipe:
         about = type(fields)
         lines += [f"[{section}]" + (f"  # {about.__doc__}" if explain else "")]
-        for field, value in fields:
+        for name, value in fields:
             if explain:
-                lines.append("# " + " ".join(str(about.model_fields[field].description).split()))
+                lines.append("# " + " ".join(str(about.model_fields[name].description).split()))
             # TOML has no null: a field without a value is a comment
-            lines.append(f"# {field} is not set" if value is None else f"{field} = {_toml_value(value)}")
+            lines.append(f"# {name} is not set" if value is None else f"{name} = {toml_value(value)}")
         lines.append("")
     return "\n".join(lines)
 
@@ -96,16 +137,17 @@ def to_toml(recipe: Recipe, explain: bool = False) -> str:
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """One line for each field in which two recipes differ."""
     return [
-        f"{section}.{field}: {value!r} -> {getattr(getattr(new, section), field)!r}"
+        f"{section}.{name}: {value!r} -> {getattr(getattr(new, section), name)!r}"
         for section, fields in old
-        for field, value in fields
-        if value != getattr(getattr(new, section), field)
+        for name, value in fields
+        if value != getattr(getattr(new, section), name)
     ]
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value as TOML spells it."""
     if isinstance(value, tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     if isinstance(value, float):
         return repr(value)  # shortest text that reads back as the same float
     return json.dumps(value, ensure_ascii=False)
@@ -118,42 +160,32 @@ def _toml(text: str, origin: str) -> dict[str, Any]:
         raise UserError(f"{origin} is not valid TOML: {error}") from None
 
 
-def _read_values(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[tuple[str, str], str]]:
-    """The values of a recipe file and of what it extends, and where each was written."""
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> Layers:
+    """The layers of a recipe file: what it extends, and over that its own values."""
     if path.resolve() in seen:
         raise UserError(f"{path} extends itself, by way of {' -> '.join(str(p) for p in seen)}")
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        near = did_you_mean(path.stem, shipped_recipes())
-        raise UserError(f"There is no recipe file {path}; of the shipped recipes, {near}") from None
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The recipe {path} can't be read: {error}") from None
     own = _toml(text, str(path))
     base = own.pop("extends", None)
-    values: dict[str, Any] = {}
-    origins: dict[tuple[str, str], str] = {}
-    if base is not None:
-        if not isinstance(base, str):
-            raise UserError(f"{path}: extends = {base!r} must be one recipe's name or file")
-        beside = path.parent / base
-        target = beside if base.endswith(".toml") else recipe_path(base)
-        values, origins = _read_values(target, (*seen, path.resolve()))
-    for section, fields in own.items():
-        if not isinstance(fields, dict):
-            values[section] = fields
-            origins[section, ""] = str(path)
-            continue
-        if not isinstance(values.get(section), dict):
-            values[section] = {}
-        origins[section, ""] = str(path)
-        if section == "data":
-            fields = _source_or_path(fields)
-        for field, value in fields.items():
-            values[section][field] = value
-            origins.pop((section, field), None)  # the latest layer comes last
-            origins[section, field] = str(path)
-    return values, origins
+    layers = Layers() if base is None else _read(_extended(path, base), (*seen, path.resolve()))
+    layers.lay(own, str(path))
+    return layers
+
+
+def _extended(path: Path, base: Any) -> Path:
+    """The file that another one extends: a shipped recipe, or a file beside it."""
+    if not isinstance(base, str):
+        raise UserError(f"{path}: extends = {base!r} must be one recipe's name or file")
+    beside = path.parent / base
+    if beside.is_file() and (base.endswith(".toml") or base not in shipped_recipes()):
+        return beside
+    try:
+        return recipe_path(str(beside) if base.endswith(".toml") else base)
+    except UserError as error:
+        raise UserError(f'{path}: extends = "{base}": {error}') from None
 
 
 def _source_or_path(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -165,67 +197,76 @@ def _source_or_path(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return data
 
 
-def _validated(values: dict[str, Any], origins: Mapping[tuple[str, str], str], default_origin: str) -> Recipe:
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        problems = list(_problems(error, origins, default_origin))
-    raise UserError(_listed(problems))
+def _checked(layers: Layers, otherwise: str) -> tuple[Recipe, list[str]]:
+    """The recipe, or the nearest one that is valid, and a sentence for everything that is wrong.
 
-
-def _listed(problems: list[str]) -> str:
-    count = "One thing is" if len(problems) == 1 else f"{len(problems)} things are"
-    return f"{count} wrong with the recipe:\n" + "\n".join(f"  {problem}" for problem in problems)
-
-
-def _useless(recipe: Recipe, origins: Mapping[tuple[str, str], str]) -> Iterator[str]:
-    """A sentence for each field that somebody gave although nothing reads it.
-
-    A field that a recipe inherits is none of these: what reads it has been switched off by a later layer than gave it.
+    Checks of several fields only run once each is valid by itself. So what is wrong is set aside, and the rest is checked
+    again, until nothing new is found; a later finding counts unless it is about what was set aside.
     """
-    layers = list(dict.fromkeys(origins.values()))  # base files first, the command line last
-    for field, reader in recipe.unread():
-        given, gate = _place(field), _place(reader.gate)
-        if given in origins and layers.index(origins[given]) >= layers.index(origins.get(gate, layers[0])):
-            yield f"{origins[given]}: {field} = {recipe.value(field)!r} does nothing here: {_wants(reader)}"
+    values = {section: dict(each) if isinstance(each, dict) else each for section, each in layers.values.items()}
+    problems: list[str] = []
+    aside: set[str] = set()
+    while True:
+        try:
+            recipe = Recipe.model_validate(values)
+            break
+        except ValidationError as error:
+            items = error.errors(include_url=False)
+        for place, same in _by_place(items).items():
+            sentence = _sentence(same[0], _blamed(same[0], place, layers, otherwise), same)
+            if not any(name in sentence for name in aside):
+                problems.append(sentence)
+        for place in _by_place(items):
+            aside |= _set_aside(values, place)
+    useless = [sentence for sentence in _useless(recipe, layers) if not any(name in sentence for name in aside)]
+    return recipe, list(dict.fromkeys([*problems, *useless]))
 
 
-def _place(field: str) -> tuple[str, str]:
-    section, _, name = field.partition(".")
-    return section, name
+def _by_place(items: Sequence[Any]) -> dict[Place, list[Any]]:
+    found: dict[Place, list[Any]] = {}
+    for item in items:
+        section, name = (*(str(part) for part in item["loc"][:2]), "", "")[:2]
+        found.setdefault((section, name), []).append(item)
+    return found
 
 
-def _wants(reader: Reader) -> str:
-    values = " or ".join(json.dumps(value) for value in reader.values)
-    return f"it is only read with {reader.gate} = {values}"
+def _set_aside(values: dict[str, Any], place: Place) -> set[str]:
+    """Takes a field out, or a section, or all sections that a check of the whole may have meant; returns their names."""
+    section, name = place
+    if name and isinstance(values.get(section), dict):
+        values[section].pop(name, None)
+        return {f"{section}.{name} "}
+    gone = [section] if section else list(values)
+    for each in gone:
+        values.pop(each, None)
+    return {f"{each}." for each in gone}
 
 
-def _problems(error: ValidationError, origins: Mapping[tuple[str, str], str], default_origin: str) -> Iterator[str]:
-    """One sentence per field that is wrong: where, which, its value, what was expected, the nearest valid name."""
-    by_field: dict[tuple[str, str], list[Any]] = {}
-    for item in error.errors(include_url=False):
-        section, field = (*(str(part) for part in item["loc"][:2]), "", "")[:2]
-        by_field.setdefault((section, field), []).append(item)
-    for (section, field), items in by_field.items():
-        origin = origins.get((section, field)) or origins.get((section, "")) or default_origin
-        first = items[0]
-        if first["type"] == "extra_forbidden":
-            if field:
-                yield f"{origin}: {section}.{field} = {first['input']!r}: there is no such field; " + _nearest_field(
-                    section, field
-                )
-            else:
-                yield f"{origin}: [{section}]: there is no such section; {did_you_mean(section, Recipe.model_fields)}"
-        elif (
-            first["type"] == "value_error"
-        ):  # of a section, or of the whole: any of the values' origins may be to blame
-            blamed = [where for (part, _), where in origins.items() if section in ("", part)]
-            yield f"{' and '.join(dict.fromkeys(blamed)) or origin}: {first['ctx']['error']}"
-        elif not field:
-            yield f"{origin}: {section} = {first['input']!r} must be a table, [{section}]"
-        else:
-            wanted = " or ".join(dict.fromkeys(_wanted(item) for item in items))
-            yield f"{origin}: {section}.{field} = {first['input']!r}: {wanted}"
+def _blamed(item: Any, place: Place, layers: Layers, otherwise: str) -> str:
+    """Where what is wrong was written; of a check of several fields, wherever any of those it names was."""
+    if item["type"] != "value_error":
+        return layers.origin(place, otherwise)
+    text = str(item["ctx"]["error"])
+    named = [where for (section, name), where in layers.origins.items() if name and f"{section}.{name} " in f"{text} "]
+    return " and ".join(dict.fromkeys(named)) or layers.origin(place, otherwise)
+
+
+def _sentence(item: Any, origin: str, same: Sequence[Any] = ()) -> str:
+    """What is wrong: where, which, its value, what was expected, the nearest valid name."""
+    section, name = (*(str(part) for part in item["loc"][:2]), "", "")[:2]
+    if item["type"] == "value_error":
+        return f"{origin}: {item['ctx']['error']}"
+    if item["type"] == "extra_forbidden" and name:
+        given = f"{section}.{name} = {item['input']!r}"
+        return f"{origin}: {given}: there is no such field; {nearest_field(section, name)}"
+    if item["type"] == "extra_forbidden":
+        return f"{origin}: [{section}]: there is no such section; {did_you_mean(section, [*Recipe.model_fields, 'extends'])}"
+    if not name:
+        return f"{origin}: {section} = {item['input']!r} must be a table, [{section}]"
+    if item["type"] == "missing":
+        return f"{origin}: {section}.{name} = {item['input']!r} has too few values"
+    wanted = " or ".join(dict.fromkeys(_wanted(each) for each in same or [item]))
+    return f"{origin}: {section}.{name} = {item['input']!r}: {wanted}"
 
 
 def _wanted(item: Any) -> str:
@@ -237,10 +278,31 @@ def _wanted(item: Any) -> str:
     return message
 
 
-def _nearest_field(section: str, field: str) -> str:
+def nearest_field(section: str, name: str) -> str:
     """The nearest field of that section, or, where the same name stands in another section, that one."""
-    homes = {name: type(fields).model_fields for name, fields in Recipe()}
-    elsewhere = [name for name, fields in homes.items() if field in fields]
+    homes = {each: type(fields).model_fields for each, fields in Recipe()}
+    elsewhere = [each for each, fields in homes.items() if name in fields]
     if elsewhere:
-        return f"did you mean '{elsewhere[0]}.{field}'?"
-    return did_you_mean(field, homes[section])
+        return f"did you mean '{elsewhere[0]}.{name}'?"
+    return did_you_mean(name, homes.get(section, {}))
+
+
+def _useless(recipe: Recipe, layers: Layers) -> Iterator[str]:
+    """A sentence for each field that somebody gave although nothing reads it.
+
+    A field that a recipe inherits is none of these: what reads it has been switched off by a later layer than gave it.
+    """
+    for name, reader in recipe.unread():
+        given, gate = (layers.origins.get(_place(each)) for each in (name, reader.gate))
+        if given and layers.order.index(given) >= (layers.order.index(gate) if gate else 0):
+            yield f"{given}: {name} = {recipe.value(name)!r} does nothing here: {_wants(reader)}"
+
+
+def _place(name: str) -> Place:
+    section, _, field_name = name.partition(".")
+    return section, field_name
+
+
+def _wants(reader: Reader) -> str:
+    values = " or ".join(json.dumps(value) for value in reader.values)
+    return f"it is only read with {reader.gate} = {values}"

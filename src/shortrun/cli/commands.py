@@ -32,7 +32,7 @@ from shortrun.cli.output import (
     show_techniques,
     visible,
 )
-from shortrun.cli.signals import catching_signals
+from shortrun.cli.signals import stopping
 from shortrun.errors import ShortrunError, UserError, did_you_mean
 from shortrun.recipe_file import load_recipe, recipe_path, shipped_recipes, to_toml
 
@@ -88,7 +88,7 @@ def run(argv: list[str]) -> int:
         print(f"shortrun: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("shortrun: interrupted before there was anything to save", file=sys.stderr)
+        print("shortrun: interrupted before anything was saved", file=sys.stderr)
         return 130
     return 0
 
@@ -111,7 +111,7 @@ def _train(argv: list[str]) -> None:
 
     path = options.out or free_path(Path("runs") / f"{recipe_path(options.recipe).stem}-{recipe.train.seed}")
     max_steps = positive(options.max_steps, "--max-steps")
-    with Display() as display, catching_signals(display.say) as stop:
+    with Display() as display, stopping(path, display.say) as stop:
         result = train(recipe, path, max_steps=max_steps, on_event=display, stop=stop)
     show_run(result, options.json)
 
@@ -122,25 +122,30 @@ def _resume(argv: list[str]) -> None:
     from shortrun.train.fit import resume
 
     max_steps = positive(options.max_steps, "--max-steps")
-    with Display() as display, catching_signals(display.say) as stop:
-        result = resume(options.run, max_steps=max_steps, on_event=display, stop=stop)
+    with Display() as display, stopping(options.run, display.say) as stop:
+        result = resume(options.run, data_path=options.data.path, max_steps=max_steps, on_event=display, stop=stop)
     show_run(result, options.json)
 
 
 def _eval(argv: list[str]) -> None:
     options = tyro.cli(Eval, prog="shortrun eval", args=argv)
     from shortrun.runs.folder import RunFolder
+    from shortrun.text.cleaning import cleaning_notes
     from shortrun.text.sources import documents_from_files
     from shortrun.view.evaluate import evaluate_run
 
     if options.data.path and options.split:
         raise UserError("--split names one of the run's own splits, --data.path other documents: give one of them")
-    documents = None
+    if options.show < 0:
+        raise UserError(f"--show {options.show} must be at least 0")
+    documents, notes = None, []
     if options.data.path:
-        normalise = RunFolder.open(options.run).recipe().data.normalise  # as its own documents were
-        documents = documents_from_files(options.data.path, options.data.column, normalise).documents
+        data = RunFolder.open(options.run).recipe().data  # cleaned as its own documents were
+        titles = data.source == "hackernews"
+        source = documents_from_files(options.data.path, options.data.column, data.normalise, one_line=titles)
+        documents, notes = source.documents, cleaning_notes(source.changes)
     report = evaluate_run(options.run, documents, split=options.split or "validation", every=options.all)
-    for note in report.notes:
+    for note in [*notes, *report.notes]:
         print(note, file=sys.stderr)
     if options.json:
         print(json.dumps(report.as_dict(options.show)))

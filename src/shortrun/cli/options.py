@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
+from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from shortrun.errors import UserError
+from shortrun.cli.flags import table_of_flags, taken_from
+from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import load_recipe
 
@@ -36,6 +39,14 @@ class Resume(Common):
 
     run: RunFolderArgument = dataclasses.field(kw_only=True)
     max_steps: Annotated[int | None, arg(help="Stop after this many steps in all.")] = None
+    data: ResumeData = dataclasses.field(default_factory=lambda: ResumeData())
+
+
+@dataclasses.dataclass
+class ResumeData:
+    """Where the run's data lies now."""
+
+    path: Annotated[tuple[str, ...], arg(help="The run's files, where they have moved; they must hold the same.")] = ()
 
 
 @dataclasses.dataclass
@@ -94,49 +105,49 @@ class RecipesShow(Common):
 
 
 def recipe_command(
-    name: str, description: str, argv: list[str], extra: dict[str, tuple[Any, str]], guess: str = ""
+    name: str, description: str, argv: list[str], extra: dict[str, tuple[Any, str]]
 ) -> tuple[Any, Recipe]:
     """Parses `RECIPE [--section.field VALUE ...]` and a command's own options; returns the options and the recipe.
 
-    `extra`: type and meaning of each of the command's own options, all of which may be left out. The flags are made from
-    the recipe's types, without its range checks: what differs from the file then goes through the same validation as
-    the file, so that every mistake is reported at once and in the same words. `guess` is the recipe whose values stand
-    as defaults; when it turns out to be another, the line is parsed once more.
+    extra: type and meaning of each of the command's own options, all of which may be left out. Raises UserError with every
+    mistake in the recipe and in the flags.
     """
-    guess = guess or (argv[0] if argv and not argv[0].startswith("-") else "baseline")
-    base = load_recipe(guess)
-    options: Any = tyro.cli(_options_type(base, extra), prog=f"shortrun {name}", description=description, args=argv)
-    if options.recipe != guess:
-        return recipe_command(name, description, argv, extra, guess=options.recipe)
-    overrides: dict[str, dict[str, Any]] = {}
-    for section, fields in base:
-        given = vars(getattr(options, section))
-        overrides[section] = {field: value for field, value in given.items() if value != getattr(fields, field)}
-    if any(
-        word.partition("=")[0] == "--data.source" for word in argv
-    ):  # said, so it counts even where it changes nothing
-        overrides["data"]["source"] = options.data.source
-    if getattr(options, "seed", None) is not None:
-        overrides["train"]["seed"] = options.seed
-    return options, load_recipe(guess, overrides)
-
-
-def _options_type(base: Recipe, extra: dict[str, tuple[Any, str]]) -> type[Any]:
-    """A dataclass of all options, from which tyro makes flags and help: the recipe's sections with `base` as defaults."""
     fields: list[Any] = [
         ("recipe", Annotated[Positional[str], arg(metavar="RECIPE", help="A shipped recipe's name, or a TOML file.")]),
         *((field, Annotated[kind | None, arg(help=text)], None) for field, (kind, text) in extra.items()),
         ("json", JsonFlag, False),
     ]
-    for section, values in base:
-        kind = type(values)
-        flags: list[Any] = [
-            (field, Annotated[about.annotation, arg(help=about.description)], getattr(values, field))
-            for field, about in kind.model_fields.items()
-        ]
-        made = dataclasses.make_dataclass(section, flags, namespace={"__doc__": kind.__doc__})
-        fields.append((section, made, dataclasses.field(default_factory=made)))
-    return dataclasses.make_dataclass("Options", fields)
+    kind = dataclasses.make_dataclass("Options", fields)
+    rest, overrides, mistakes = taken_from(argv)
+    if {"-h", "--help"} & set(rest):
+        _help(name, description, kind, rest)
+    own = {f"--{field[0].replace('_', '-')}" for field in fields[1:]}
+    for word in [word for word in rest if word.startswith("--")]:
+        flag = word.partition("=")[0].replace("_", "-")
+        if flag not in own:
+            mistakes.append(f"command line: {word}: there is no such flag; {did_you_mean(flag, own)}")
+            at = rest.index(word)
+            # what follows is its value, unless it is the recipe
+            del rest[at : at + 1 + (len(_names(rest)) > 1 and _names(rest[at + 1 : at + 2]) != [])]
+    if mistakes and not _names(rest):
+        rest.append("baseline")  # only to say what else is wrong
+    options: Any = tyro.cli(kind, prog=f"shortrun {name}", description=description, args=rest)
+    if getattr(options, "seed", None) is not None:
+        overrides.setdefault("train", {})["seed"] = options.seed
+    return options, load_recipe(options.recipe, overrides, mistakes)
+
+
+def _names(words: list[str]) -> list[str]:
+    return [word for word in words if not word.startswith("-")]
+
+
+def _help(name: str, description: str, kind: type[Any], rest: list[str]) -> NoReturn:
+    """Shows a command's own options, then every field of the recipe as a flag."""
+    with contextlib.suppress(SystemExit):
+        tyro.cli(kind, prog=f"shortrun {name}", description=description, args=["--help"])
+    names = _names(rest)
+    Console(highlight=False).print(table_of_flags(load_recipe(names[0]) if names else Recipe()))
+    raise SystemExit(0)
 
 
 def positive(number: int | None, flag: str) -> int | None:

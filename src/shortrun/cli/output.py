@@ -10,12 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from shortrun.cache import Entry
 from shortrun.cards import CARDS, Technique
+from shortrun.errors import counted
 
 if TYPE_CHECKING:  # these import torch
     from shortrun.runs.result import Result
@@ -46,41 +48,36 @@ def show_run(result: Result, as_json: bool) -> None:
     if scores["tuning_loss"] is not None:
         rows["tuning loss"] = f"{scores['tuning_loss']:.4f}"
     rows["budget"] = (
-        f"{scores['steps']:,} steps, {scores['epochs']:g} epochs, {scores['tokens']:,} tokens, {scores['flops']:.3g} FLOP, "
+        f"{counted(scores['steps'], 'step')}, {scores['epochs']:g} epochs, {scores['tokens']:,} tokens, {scores['flops']:.3g} FLOP, "
         f"{scores['seconds']:.0f} s, {scores['tokens_per_second'] or 0:,.0f} tokens/s"
     )
-    show_pairs("scores" if scores["complete"] else f"scores after {scores['steps']} steps (not finished)", rows)
+    show_pairs(
+        "scores" if scores["complete"] else f"scores after {counted(scores['steps'], 'step')} (not finished)", rows
+    )
     print("\nfive documents it writes:")
     for document in load_trained(Path(scores["run"])).sample(prefix="", count=5, temperature=1.0, seed=0):
-        shown = visible(document)
-        print(f"  {shown[:200]}{'…' * (len(shown) > 200)}")
+        print(f"  {shortened(visible(document))}")
     print(f"\nrun folder: {scores['run']}")
+    if not scores["complete"]:
+        print(f"go on by: shortrun resume {scores['run']}")
 
 
 def show_evaluation(report: Report, count: int) -> None:
     """Losses of each checkpoint, and `count` documents at either end."""
     result = report.as_dict(count)
-    table = Table(title=f"{report.run}: {result['documents']:,} documents", title_justify="left")
-    for heading in (
-        "step",
-        "loss",
-        "95 % interval",
-        "official",
-        "coverage",
-        "exp(official)",
-        "bits/byte",
-        "perplexity",
-    ):
-        table.add_column(heading, justify="right")
+    table = Table(
+        title=escape(f"{report.run}: {counted(result['documents'], 'document')}"), title_justify="left", box=SIMPLE
+    )
+    for heading in ("step", "loss", "95 % interval", "official", "coverage", "bits/byte", "perplexity"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in result["checkpoints"]:
         low, high = row["interval"]
         table.add_row(
             str(row["step"]),
             f"{row['loss']:.4f}",
-            f"{low:.4f} to {high:.4f}",
-            f"{row['official_loss']:.4f}",
+            f"{low:.4f}-{high:.4f}",
+            f"{row['official_loss']:.4f}" if row["coverage"] else "none",
             f"{row['coverage']:.1%}",
-            "too large" if row["exp_loss"] is None else f"{row['exp_loss']:.4f}",
             f"{row['bits_per_byte']:.4f}",
             perplexity(row),
         )
@@ -92,7 +89,7 @@ def show_evaluation(report: Report, count: int) -> None:
     for kind in ("hardest", "easiest"):
         print(f"\n{kind} documents (nats per character):")
         for found in result[kind]:
-            print(f"  {found['loss']:.3f}  {visible(found['document'])}")
+            print(f"  {found['loss']:.3f}  {shortened(visible(found['document']))}")
 
 
 def show_plan(recipe: str, plan: Plan) -> None:
@@ -144,14 +141,14 @@ def show_cache(root: Path, entries: Sequence[Entry]) -> None:
         table.add_column(heading, justify="right" if heading == "MB" else "left")
     for entry in entries:
         used = datetime.fromtimestamp(entry.last_used).astimezone().strftime("%Y-%m-%d %H:%M")
-        table.add_row(entry.kind, entry.about, f"{entry.bytes / 1e6:,.1f}", used)
+        table.add_row(entry.kind, escape(entry.about), f"{entry.bytes / 1e6:,.1f}", used)
     show(table)
 
 
 def show_pairs(title: str, rows: dict[str, str]) -> None:
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=escape(title), title_justify="left", show_header=False)
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(escape(name), escape(value))
     show(table)
 
 
@@ -175,6 +172,11 @@ def visible(document: str) -> str:
     return "".join(
         c if c.isprintable() or c == "\N{ZERO WIDTH JOINER}" else c.encode("unicode_escape").decode() for c in document
     )
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A long text's beginning."""
+    return text[:most] + "…" * (len(text) > most)
 
 
 def is_first_process() -> bool:

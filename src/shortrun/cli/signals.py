@@ -5,14 +5,39 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+
+from shortrun.errors import ShortrunError
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+class StoppedAtOnce(ShortrunError):
+    """Ctrl-C came while nothing could be saved, or came twice."""
+
+    exit_code = 130
+
+
 @contextmanager
-def catching_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
-    """Gives a `stop` that returns the number of the signal that came, 0 while none has."""
+def stopping(run: Path, say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
+    """Gives a `stop` that returns the number of the signal that came, 0 while none has.
+
+    Raises StoppedAtOnce, which says where the run goes on from, when Ctrl-C stops it without saving.
+    """
+    try:
+        with _catching(say) as stop:
+            yield stop
+    except KeyboardInterrupt:
+        if any(run.glob("checkpoints/[0-9]*")):
+            sentence = f"Stopped at once, without saving; `shortrun resume {run}` goes on from the last checkpoint"
+        else:
+            sentence = "Stopped at once; no checkpoint had been made yet"
+        raise StoppedAtOnce(sentence) from None
+
+
+@contextmanager
+def _catching(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
     came = 0
 
     def remember(number: int, _: FrameType | None) -> None:

@@ -36,9 +36,9 @@ def choose_device(wish: str) -> tuple[torch.device, str]:
 
 BFLOAT16_PAYS = 1.3
 """How much faster a bfloat16 product must be than a float32 one: below, rounding costs more than it saves."""
-PROBE, PROBE_SECONDS = 512, 0.04
-"""Side of the matrices of a timed product, and how long each type may take for it: both together stay under 0.1 s. Where
-bfloat16 is emulated, one product of 512 may take 45 ms."""
+PROBE, PROBE_SECONDS = 384, 0.06
+"""Side of the matrices of a timed product, and how long all products together may take. Where bfloat16 is emulated, a
+single one may take 40 ms."""
 
 
 def choose_precision(wish: str, device: torch.device) -> tuple[torch.dtype, str]:
@@ -49,7 +49,7 @@ def choose_precision(wish: str, device: torch.device) -> tuple[torch.dtype, str]
     """
     if wish == "float32":
         return torch.float32, "float32, because the recipe asks for it"
-    rates = {dtype: product_rate(device, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16)}
+    rates = product_rates(device)
     pays = rates[torch.bfloat16] >= BFLOAT16_PAYS * rates[torch.float32]
     measured = (
         f"its products run at {rates[torch.bfloat16]:,.0f} GFLOP/s here and float32's at {rates[torch.float32]:,.0f}"
@@ -86,15 +86,35 @@ def _cpu_flags() -> set[str]:
     return next((set(line.split()) for line in lines if line.startswith("flags")), set())
 
 
-def product_rate(device: torch.device, dtype: torch.dtype, side: int = PROBE, seconds: float = PROBE_SECONDS) -> float:
-    """Floating-point operations a second of a square matrix product: the best of those that fit into some seconds."""
-    a, b = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
-    best, began = float("inf"), time.perf_counter()
-    while best == float("inf") or time.perf_counter() - began < seconds:
-        start = time.perf_counter()
-        (a @ b)[0, 0].item()  # waits for the result
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 / best
+def product_rates(device: torch.device) -> dict[torch.dtype, float]:
+    """GFLOP/s of a square matrix product in float32 and in bfloat16, on one thread.
+
+    The two take turns and the best of each counts, and threads don't wait for one another, so that another process on the
+    same cores hardly moves their ratio.
+    """
+    threads, types = torch.get_num_threads(), (torch.float32, torch.bfloat16)
+    torch.set_num_threads(1)
+    try:
+        matrices = {dtype: torch.ones(PROBE, PROBE, device=device, dtype=dtype) for dtype in types}
+        best, began = dict.fromkeys(types, float("inf")), time.perf_counter()
+        while time.perf_counter() - began < PROBE_SECONDS:
+            for dtype, matrix in matrices.items():
+                best[dtype] = min(best[dtype], _product_seconds(matrix))
+    finally:
+        torch.set_num_threads(threads)
+    return {dtype: 2 * PROBE**3 / seconds / 1e9 for dtype, seconds in best.items()}
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
+    """Floating-point operations a second of a square matrix product on all threads, the best of five."""
+    matrix = torch.ones(side, side, device=device, dtype=dtype)
+    return 2 * side**3 / min(_product_seconds(matrix) for _ in range(5))
+
+
+def _product_seconds(matrix: torch.Tensor) -> float:
+    start = time.perf_counter()
+    (matrix @ matrix)[0, 0].item()  # waits for the result
+    return time.perf_counter() - start
 
 
 def make_repeatable(threads: int | None) -> int:

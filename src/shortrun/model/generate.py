@@ -25,18 +25,21 @@ def generate(
     temperature: float,
     seed: int,
     max_tokens: int,
+    first: int = 0,
 ) -> list[list[int]]:
     """Continues `eos + prefix` `count` times until each document's end, at most `max_tokens` tokens.
 
     temperature 1 samples from the model's own distribution, lower is bolder, 0 always takes the likeliest token.
     `banned` ids (padding, unknown) are never drawn. Returns each document's ids, prefix included, end not.
 
-    The n-th document is decided by the model, the prefix, the seed (0 or more) and n: how many others are drawn beside it
-    moves its logits by rounding alone.
+    The n-th document is decided by the model, the prefix, the seed (0 or more) and n, which begins at `first`: how many
+    others are drawn beside it moves its logits by rounding alone.
     """
     device = next(model.parameters()).device
     steps = max(max_tokens - len(prefix), 0)
-    uniform_NS = torch.from_numpy(np.stack([np.random.default_rng([seed, n]).random(steps) for n in range(count)]))
+    uniform_NS = torch.from_numpy(
+        np.stack([np.random.default_rng([seed, n]).random(steps) for n in range(first, first + count)])
+    )
     documents = [list(prefix) for _ in range(count)]
     going_B = torch.arange(count)
     x_BT = torch.tensor([[eos, *prefix]] * count)

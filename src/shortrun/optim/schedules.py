@@ -14,12 +14,17 @@ def lr_scale(step: int, total_steps: int, config: ScheduleConfig, peak: float) -
     cosine without warmup is what `CosineAnnealingLR(T_max=total_steps, eta_min=min_lr)` gives (Loshchilov & Hutter 2017,
     arXiv 1608.03983). wsd is warmup, a plateau, and a decay by 1 - sqrt (Hägele et al. 2024, arXiv 2405.18392).
     """
-    warmup = round(config.warmup * total_steps) if config.warmup < 1 else int(config.warmup)
+    warmup = warmup_steps(total_steps, config)
     if step <= warmup:
         return step / warmup
     done, steps = step - 1 - warmup, max(total_steps - warmup, 1)
     floor = config.min_lr / peak
     return floor + (1 - floor) * _shape(done / steps, config, share_of_all=steps / total_steps)
+
+
+def warmup_steps(total_steps: int, config: ScheduleConfig) -> int:
+    """Steps of linear warmup: as many as the recipe says, or its share of all."""
+    return round(config.warmup * total_steps) if config.warmup < 1 else int(config.warmup)
 
 
 def decay_scale(step: int, total_steps: int, config: ScheduleConfig) -> float:

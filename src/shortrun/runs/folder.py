@@ -128,7 +128,10 @@ class RunFolder:
             for name, split in before["splits"].items()
             if name in now["splits"] and split["sha256"] != now["splits"][name]["sha256"]
         )
-        raise UserError(f"The data is not what this run was trained on; bring it back to go on:\n{lines}")
+        raise UserError(
+            f"The data is not what this run was trained on; bring it back to go on (--data.path names where it lies now):\n"
+            f"{lines}"
+        )
 
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer; raises UserError if the file is not the one the run was made with."""

@@ -16,6 +16,10 @@ from shortrun.runs.folder import RunFolder
 from shortrun.tokens.tokenizer import Tokenizer
 
 
+AT_ONCE = 256
+"""Documents that are sampled together: more take no less time each."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """The model of a run's checkpoint, with what is needed to use it."""
@@ -28,18 +32,24 @@ class Trained:
     """What a person should know about how it was read, such as a damaged newer checkpoint."""
 
     def sample(self, *, prefix: str, count: int, temperature: float, seed: int) -> list[str]:
-        """New documents, each beginning with `prefix`; at most two blocks long."""
-        ids = self.tokenizer.encode(prefix) if prefix else []
-        documents = generate(
-            self.model,
-            ids,
-            count=count,
-            eos=self.tokenizer.eos,
-            banned=[token for token in (self.tokenizer.pad, self.tokenizer.unk) if token is not None],
-            temperature=temperature,
-            seed=seed,
-            max_tokens=len(ids) + 2 * self.model.block_size,
-        )
+        """New documents, each beginning with `prefix`; at most two blocks long.
+
+        Raises UserError for a prefix that the tokenizer can't give back.
+        """
+        (prefix_ids,) = self.tokenizer.encode_losslessly([prefix]) if prefix else ([],)
+        documents = []
+        for first in range(0, count, AT_ONCE):
+            documents += generate(
+                self.model,
+                prefix_ids,
+                count=min(AT_ONCE, count - first),
+                first=first,
+                eos=self.tokenizer.eos,
+                banned=[token for token in (self.tokenizer.pad, self.tokenizer.unk) if token is not None],
+                temperature=temperature,
+                seed=seed,
+                max_tokens=len(prefix_ids) + 2 * self.model.block_size,
+            )
         return [self.tokenizer.decode(ids) for ids in documents]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 LINE_BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 NULS = re.compile("\x00")
@@ -66,3 +66,23 @@ def cleaned(
             yield text
         else:
             counts["blank"] += 1
+
+
+WORDS = {
+    "missing": "{} rows without a text were left out",
+    "blank": "{} blank rows were left out",
+    "line_breaks": "line breaks became a space in {} titles",
+    "nul_characters": "{} NUL characters were taken out",
+    "lone_surrogates": "{} lone surrogates became U+FFFD",
+    "invalid_utf8": "{} broken UTF-8 sequences became U+FFFD",
+}
+
+
+def cleaning_notes(changes: Mapping[str, int]) -> list[str]:
+    """A sentence that says what cleaning changed, for whoever reads the scores; none where it changed nothing."""
+    told = [
+        WORDS.get(name, f"{{}} documents were {name.replace('_', ' ')}").format(f"{count:,}")
+        for name, count in changes.items()
+        if count
+    ]
+    return [f"Cleaning: {'; '.join(told)}"] if told else []

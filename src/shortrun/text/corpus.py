@@ -67,8 +67,8 @@ def _write(data: DataConfig, folder: Path) -> None:
     cut = boundary - data.tuning_titles
     if not 0 < cut <= boundary < selected:
         raise UserError(
-            f"{selected} documents with data.val_frac = {data.val_frac} and data.tuning_titles = {data.tuning_titles} "
-            "leave nothing to train on or nothing to validate; give more of them"
+            f"{selected} document{'s' * (selected != 1)} with data.val_frac = {data.val_frac} and data.tuning_titles = "
+            f"{data.tuning_titles} leave{'s' * (selected == 1)} nothing to train on or nothing to validate; give more of them"
         )
     ranges = {
         "train": (0, cut),
@@ -109,8 +109,12 @@ def _counts(split: Documents) -> dict[str, Any]:
 
 
 def documents_sha256(documents: Iterable[str]) -> str:
-    """sha256 of documents joined by newlines, as UTF-8."""
+    """sha256 of documents joined by newlines, as UTF-8.
+
+    A newline inside a document is hashed as a NUL, which no clean document has: where documents end is part of what they are.
+    """
     digest = hashlib.sha256()
     for index, text in enumerate(documents):  # one at a time: joined, they would take several times their memory
-        digest.update((text if index == 0 else "\n" + text).encode())
+        one_line = text.replace("\n", "\0")
+        digest.update((one_line if index == 0 else "\n" + one_line).encode())
     return digest.hexdigest()

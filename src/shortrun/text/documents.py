@@ -17,7 +17,10 @@ AT_ONCE = 65_536
 
 
 class Documents(Sequence[str]):
-    """Texts in order; a slice of them is a view. A row without a text (None) exists only before cleaning."""
+    """Texts in order; a slice of them is a view, unless it has a step.
+
+    A row without a text (None) exists only before cleaning.
+    """
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self.column = column
@@ -52,7 +55,9 @@ class Documents(Sequence[str]):
     def __getitem__(self, index: slice) -> Documents: ...
     def __getitem__(self, index: int | slice) -> str | Documents:
         if isinstance(index, slice):
-            start, stop, _ = index.indices(len(self))
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                return Documents(self.column.take(pa.array(np.arange(start, stop, step))))
             return Documents(self.column.slice(start, max(stop - start, 0)))
         return str(self.column[index].as_py().decode())
 

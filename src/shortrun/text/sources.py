@@ -38,7 +38,9 @@ class Source:
 
 
 def identify(data: DataConfig) -> dict[str, Any]:
-    """What decides a source's rows, without reading them: the sha256 of files, the hub's commit, the grammar's sha256.
+    """What decides a source's rows, without reading them: names and sha256 of files, the hub's commit, the grammar's sha256.
+
+    A file's name says how it is read, and stands in the manifest.
 
     Raises UserError for a file that is missing or of no known kind.
     """
@@ -50,7 +52,7 @@ def identify(data: DataConfig) -> dict[str, Any]:
     paths = [Path(name) for name in data.path]
     for path in paths:
         require_file(path)
-    return {"files": [file_sha256(path) for path in paths]}
+    return {"files": [[path.name, file_sha256(path)] for path in paths]}
 
 
 def read_source(data: DataConfig) -> Source:
@@ -69,11 +71,13 @@ def read_source(data: DataConfig) -> Source:
     return Source(documents, origin, changes)
 
 
-def documents_from_files(paths: Sequence[str], column: str, normalise: Sequence[str] = ()) -> Source:
-    """Every document of some files, cleaned and normalised, in order."""
+def documents_from_files(
+    paths: Sequence[str], column: str, normalise: Sequence[str] = (), *, one_line: bool = False
+) -> Source:
+    """Every document of some files, cleaned and normalised, in order; as titles, where each is one line."""
     changes: Counter[str] = Counter()
     rows, origin = _file_rows(paths, column, changes)
-    documents = Documents.of(cleaned(rows.rows(), changes, normalise))
+    documents = Documents.of(cleaned(rows.rows(), changes, normalise, one_line=one_line))
     if not documents:
         raise UserError(f"{', '.join(paths)}: there is no document to read")
     return Source(documents, origin, changes)

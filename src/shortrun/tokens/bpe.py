@@ -54,7 +54,9 @@ class BPE(Tokenizer):
         """Ids of the documents joined by "<eos>" and ending in one, as Mainrun encodes a split: text "<eos>" is an end."""
         if self._bpe.token_to_id(EOS) is None:
             return super()._joined_ids(documents)
-        return list(self._joined.encode("".join(text + EOS for text in documents)).ids)
+        # "<eos>" cuts the text before anything else does, so one document at a time makes the same ids, and in parallel
+        encodings = self._joined.encode_batch_fast([text + EOS for text in documents])
+        return [token for encoding in encodings for token in encoding.ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         text = str(self._bpe.decode(list(ids), skip_special_tokens=False))

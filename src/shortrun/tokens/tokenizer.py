@@ -7,7 +7,6 @@ them.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ from pathlib import Path
 from shortrun.errors import UserError
 
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
-AT_ONCE = 50_000
-"""Documents whose ids are Python lists at any one time."""
+AT_ONCE, CHARACTERS_AT_ONCE = 50_000, 2**22
+"""Documents whose ids are Python lists at any one time: so many, or fewer of more characters than that together."""
 
 
 class Tokenizer(ABC):
@@ -87,6 +86,13 @@ class Tokenizer(ABC):
 
 
 def _pieces(documents: Iterable[str]) -> Iterator[list[str]]:
-    remaining = iter(documents)
-    while piece := list(itertools.islice(remaining, AT_ONCE)):
+    piece: list[str] = []
+    characters = 0
+    for document in documents:
+        piece.append(document)
+        characters += len(document)
+        if len(piece) >= AT_ONCE or characters >= CHARACTERS_AT_ONCE:
+            yield piece
+            piece, characters = [], 0
+    if piece:
         yield piece

@@ -8,26 +8,31 @@ Nothing here draws or installs a signal handler: events go to `on_event`, and `s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from shortrun.errors import ShortrunError, UserError
+from shortrun.errors import ShortrunError, UserError, counted
 from shortrun.model.device import keep_freed_memory, repeatable
+from shortrun.optim.schedules import warmup_steps
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import differences
 from shortrun.runs.checkpoints import Checkpoint, newest_checkpoint
 from shortrun.runs.folder import RunFolder, require_free
 from shortrun.runs.log import MetricsLog, NoLog, log_beginning
 from shortrun.runs.result import Result
+from shortrun.text.cleaning import cleaning_notes
 from shortrun.train.assembly import Assembly, assemble
 from shortrun.train.events import Note, OnEvent, ignore
 from shortrun.train.loop import Loop, Stop, last_good
 from shortrun.train.parallel import Processes, joined, lost_another, without_another
 from shortrun.train.prepare import Prepared, prepare
+
+FEW_STEPS = 100
+"""Fewer are not worth a learning rate schedule."""
 
 
 def never() -> int:
@@ -46,10 +51,17 @@ def train(
     return fit(prepare(recipe), recipe, path, max_steps=max_steps, on_event=on_event, stop=stop)
 
 
-def resume(path: Path, *, max_steps: int | None = None, on_event: OnEvent = ignore, stop: Stop = never) -> Result:
+def resume(
+    path: Path,
+    *,
+    data_path: Sequence[str] = (),
+    max_steps: int | None = None,
+    on_event: OnEvent = ignore,
+    stop: Stop = never,
+) -> Result:
     """Goes on with a run from its newest whole checkpoint, to the same end bit for bit.
 
-    Raises UserError, with the differences, when recipe, data or tokenizer are no longer those the run began with.
+    data_path: where the run's files lie now, if they have moved. Raises UserError, with the differences, when recipe, data or tokenizer are no longer those the run began with.
     """
     folder = RunFolder.open(path)
     recipe, unknown = folder.recipe(), folder.unknown_fields()
@@ -58,7 +70,14 @@ def resume(path: Path, *, max_steps: int | None = None, on_event: OnEvent = igno
             f"{path} was made by an older shortrun and can be read, but not gone on with: this one does not know "
             f"{', '.join(unknown)}"
         )
-    prepared = prepare(recipe, folder.tokenizer())
+    if data_path:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": tuple(data_path)})})
+    try:
+        prepared = prepare(recipe, folder.tokenizer())
+    except UserError as error:
+        moved = recipe.data.source == "file" and not all(Path(name).exists() for name in recipe.data.path)
+        hint = f"\nWhere the data has moved, `shortrun resume {path} --data.path FILE` goes on with it" if moved else ""
+        raise UserError(f"{error}{hint}") from None
     return fit(prepared, recipe, path, max_steps=max_steps, on_event=on_event, stop=stop)
 
 
@@ -99,7 +118,7 @@ def fit(
                 if checkpoint is None:
                     log_beginning(log, parts.manifest, _counts(parts), folder)
                 on_event = on_event if processes.first else ignore
-                for note in [_greeting(parts, folder), *notes, *lost, *parts.notes]:
+                for note in [_greeting(parts, folder), *notes, *lost, *parts.notes, *_warnings(parts)]:
                     on_event(Note(note))
                 steps = parts.batches.total_steps
                 return Loop(parts, folder, log, checkpoint, on_event).run(min(max_steps or steps, steps), stop)
@@ -159,15 +178,38 @@ def _changes(before: dict[str, Any], parts: Assembly) -> Iterator[str]:
 
 
 def _greeting(parts: Assembly, folder: RunFolder) -> str:
-    machine, splits, geometry = parts.manifest["machine"], parts.manifest["data"]["splits"], parts.recipe.batches
-    threads = machine["threads"]
+    """What is about to happen, with every choice that nobody made by hand."""
+    machine, splits, recipe = parts.manifest["machine"], parts.manifest["data"]["splits"], parts.recipe
+    batches, geometry = parts.batches, recipe.batches
+    interval = max(batches.steps_per_epoch // recipe.train.evals_per_epoch, 1)
     return (
-        f"{splits['train']['documents']:,} documents to train on, {splits['validation']['documents']:,} to validate; "
-        f"{parts.model.count_parameters():,} parameters; {parts.batches.total_steps:,} steps of "
-        f"{geometry.batch_size} x {geometry.block_size} tokens\n"
-        f"On {machine['device']}, because {machine['device_reason']}; {threads} thread{'s' * (threads != 1)}; run folder "
-        f"{folder.path}"
+        f"{counted(splits['train']['documents'], 'document')} to train on, "
+        f"{splits['validation']['documents']:,} to validate; {counted(parts.model.count_parameters(), 'parameter')}; "
+        f"{counted(batches.total_steps, 'step')} of {geometry.batch_size} x {geometry.block_size} tokens\n"
+        f"{machine['precision']} on {machine['device']}, because {machine['device_reason']}; "
+        f"{counted(machine['threads'], 'thread')}; at most {min(parts.step.positions, batches.at(1).targets):,} tokens at "
+        f"once; warmup {counted(warmup_steps(batches.total_steps, recipe.schedule), 'step')}; an evaluation every "
+        f"{counted(interval, 'step')}\n"
+        f"Run folder {folder.path}"
     )
+
+
+def _warnings(parts: Assembly) -> Iterator[str]:
+    """A sentence for each thing that makes a run worth less than it looks."""
+    recipe, steps, data = parts.recipe, parts.batches.total_steps, parts.manifest["data"]
+    warmup = warmup_steps(steps, recipe.schedule)
+    if steps < FEW_STEPS:
+        yield (
+            f"{counted(steps, 'step')} will hardly learn anything: a smaller batches.batch_size or batches.block_size, or "
+            f"more train.epochs, makes more of them; the recipe `own` chooses for the data"
+        )
+    if warmup >= steps:
+        yield f"The warmup of {counted(warmup, 'step')} is no shorter than the run, so the learning rate never falls"
+    leaked = data["duplicates_across"]["validation in train"]
+    if leaked:
+        share = leaked / data["splits"]["validation"]["documents"]
+        yield f"{counted(leaked, 'validation document')} ({share:.1%}) are training documents too"
+    yield from cleaning_notes(data["cleaning"])
 
 
 def _counts(parts: Assembly) -> dict[str, Any]:

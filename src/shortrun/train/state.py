@@ -5,6 +5,7 @@ All processes hold the same, so the first one writes it and any number of them g
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ def write_state(parts: Assembly, seen_D: NDArray[np.int64], folder: Path) -> Non
         state["weights"] = parts.model.state_dict()
     scored = parts.scored.state_dict()
     save_file({name: weight.detach().contiguous() for name, weight in scored.items()}, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o666 & ~_umask())  # the library leaves it to its owner alone
     torch.save(state, folder / STATE)
 
 
@@ -40,3 +42,10 @@ def read_state(parts: Assembly, checkpoint: Checkpoint) -> NDArray[np.int64]:
         parts.model.load_state_dict(state["weights"])
     seen_D: Tensor = state["documents_seen"]
     return seen_D.numpy()
+
+
+def _umask() -> int:
+    """The permissions that new files don't get; the system only tells when they are set."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
