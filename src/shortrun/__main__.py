@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 
 def main() -> None:
+    # before torch reads it: threads that wait then sleep instead of spinning, which takes the core from whoever else needs it
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from shortrun.cli.commands import run
 

@@ -301,6 +301,13 @@ class TrainConfig(Section):
     """torch.compile: off; on; or auto, which says why and goes on without where it can't."""
     threads: PositiveInt | None = None
     """CPU threads; left out, as many as the machine has cores. Same bits need the same number."""
+    from_data: tuple[
+        Literal[
+            "tokenizer.vocab_size", "batches.block_size", "batches.batch_size", "model.n_layer", "model.n_head",
+            "model.d_model", "model.dropout", "train.epochs",
+        ], ...
+    ] = ()  # fmt: skip
+    """Fields whose values follow from the data when it is read; one that is given over this recipe's stays as given."""
     log_every: PositiveInt = 50
     """Steps between progress lines when the output is no terminal."""
 

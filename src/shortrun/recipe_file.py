@@ -53,6 +53,14 @@ class Layers:
             for name, value in fields.items():
                 self.values[section][name] = value
                 self.origins[section, name] = origin
+                self._keep(f"{section}.{name}")
+
+    def _keep(self, field_name: str) -> None:
+        """Lets a value stand that a layer below leaves to the data."""
+        train = self.values.get("train")
+        below = self.origins.get(("train", "from_data")) != self.order[-1]
+        if below and isinstance(train, dict) and isinstance(train.get("from_data"), list | tuple):
+            train["from_data"] = [name for name in train["from_data"] if name != field_name]
 
     def recipe(self, also: Sequence[str] = ()) -> Recipe:
         """The recipe that the values make; raises UserError with all that is wrong, `also` before the rest."""

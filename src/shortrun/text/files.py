@@ -97,9 +97,13 @@ def _txt(path: Path, content: bytes, _: str, counts: Counter[str]) -> Iterator[s
 
 def _csv(path: Path, content: bytes, column: str, counts: Counter[str], delimiter: str = ",") -> Iterator[str | None]:
     csv.field_size_limit(sys.maxsize)  # the default of 128 KiB would refuse a very long document
-    rows = csv.reader(io.StringIO(_text(path, content, counts), newline=""), delimiter=delimiter, strict=True)
+    text = _text(path, content, counts)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = next(rows)
+        if column not in header and column in next(csv.reader([text.partition("\n")[0]], delimiter=";"), []):
+            rows = csv.reader(io.StringIO(text, newline=""), delimiter=";", strict=True)
+            header = next(rows)
         index = _index(path, column, header)
         for row in rows:
             if not row:  # an empty line

@@ -30,6 +30,7 @@ from shortrun.train.events import Note, OnEvent, ignore
 from shortrun.train.loop import Loop, Stop, last_good
 from shortrun.train.parallel import Processes, joined, lost_another, without_another
 from shortrun.train.prepare import Prepared, prepare
+from shortrun.train.sizes import sized
 
 FEW_STEPS = 100
 """Fewer are not worth a learning rate schedule."""
@@ -48,6 +49,9 @@ def train(
     max_steps: stops after that many steps of the same run, whose learning rate is not squeezed in; it can be resumed.
     """
     require_free(path)
+    recipe, reasons = sized(recipe)
+    for reason in reasons:
+        on_event(Note(reason))
     return fit(prepare(recipe), recipe, path, max_steps=max_steps, on_event=on_event, stop=stop)
 
 

@@ -14,6 +14,7 @@ from shortrun.recipe import DataConfig, Recipe
 from shortrun.text.corpus import load_corpus
 from shortrun.tokens.kinds import KINDS
 from shortrun.train.memory import rows_at_once, step_bytes
+from shortrun.train.sizes import sized
 from shortrun.train.step import passes_per_step
 
 CHARACTERS_A_TITLE = 54.9
@@ -59,6 +60,7 @@ def plan(recipe: Recipe, gpus: int = 0) -> Plan:
     Files and synthetic documents are counted; those of the hub are taken to be as long as Hacker News titles, so that
     nothing is fetched. The number of tokens is estimated from the characters.
     """
+    recipe, _ = sized(recipe)
     vocab_size, processes = recipe.tokenizer.vocab_size, max(gpus, 1)
     with torch.device("meta"):
         model = make_model(recipe, vocab_size, eos=1)
