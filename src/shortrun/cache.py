@@ -11,6 +11,7 @@ for each entry lets the second of two processes wait for the first one's work.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,6 +28,8 @@ from shortrun.errors import UserError
 FORMAT = 1
 """Part of every key: a change of what is stored, or of how it is made, counts this up."""
 RECORD = "entry.json"
+NAME = re.compile("[0-9a-f]{32}")
+"""What the folder of an entry is called."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ def cached(kind: str, made_from: dict[str, Any], about: str, build: Callable[[Pa
 def entries() -> Iterator[Entry]:
     """Every whole entry of the cache, by kind."""
     for record in sorted(cache_root().glob(f"*/*/{RECORD}")):
+        if not NAME.fullmatch(record.parent.name):  # one that is being made
+            continue
         with suppress(UserError, KeyError, OSError):
             files = [file for file in record.parent.iterdir() if file.is_file()]
             yield Entry(
@@ -83,8 +88,21 @@ def entries() -> Iterator[Entry]:
 
 
 def clear() -> None:
-    """Removes the whole cache. A run that is preparing meanwhile makes its entries anew; one that trains keeps its files."""
-    shutil.rmtree(cache_root(), ignore_errors=True)
+    """Removes every entry, and what killed processes left of others. Whatever else lies in the folder stays.
+
+    An entry that another process is making or looking at just now is left to it. A run that trains keeps the files it has
+    open.
+    """
+    found = {path.with_suffix("") for path in cache_root().glob("*/*") if NAME.fullmatch(path.stem)}
+    for path in sorted(found):
+        lock = path.with_name(f"{path.name}.lock")
+        with suppress(OSError), FileLock(lock, timeout=0):
+            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)
+            lock.unlink()  # while it is held, which whoever waits for it notices
+    for folder in [*{path.parent for path in found}, cache_root()]:
+        with suppress(OSError):  # it still holds something
+            folder.rmdir()
 
 
 def _make(path: Path, kind: str, about: str, build: Callable[[Path], None]) -> None:

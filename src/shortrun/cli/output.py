@@ -136,7 +136,8 @@ def show_data(manifest: dict[str, Any]) -> None:
 
 
 def show_cache(root: Path, entries: Sequence[Entry]) -> None:
-    table = Table(title=f"{root}: {sum(entry.bytes for entry in entries) / 1e6:,.1f} MB", title_justify="left")
+    print(f"{root}: {sum(entry.bytes for entry in entries) / 1e6:,.1f} MB")
+    table = Table()
     for heading in ("kind", "what", "MB", "last used"):
         table.add_column(heading, justify="right" if heading == "MB" else "left")
     for entry in entries:
