@@ -128,6 +128,13 @@ def notes(events: Iterable[Event]) -> str:
     return "\n".join(event.text for event in events if isinstance(event, Note))
 
 
+EVERY_MODEL = {
+    "positions": "rotary", "norm": "rmsnorm", "bias": False, "mlp": "swiglu", "block": "parallel", "scale_embeddings": True,
+    "tied_head": False, "init": "residual", "output_gate": True, "layer_scale": 0.1, "qk_norm": True, "word_dropout": 0.1,
+}  # fmt: skip
+"""A value of each of the model's switches that is not the default; they all work together."""
+
+
 def tiny_values(path: Path | None, **sections: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Values of a recipe that trains in a second; `sections` go on top. Dropout is on, so that resuming must repeat it."""
     values: dict[str, dict[str, Any]] = {
