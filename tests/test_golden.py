@@ -13,7 +13,7 @@ from shortrun.model.gpt import GPT
 from shortrun.model.language_model import LanguageModel
 from shortrun.model.make import make_model
 from shortrun.optim.schedules import lr_scale
-from shortrun.recipe import ModelConfig, Recipe, ScheduleConfig
+from shortrun.recipe import BatchesConfig, ModelConfig, Recipe, ScheduleConfig
 from shortrun.recipe_file import load_recipe
 from shortrun.runs.folder import RunFolder
 from shortrun.score.evaluate import ScoringSet
@@ -122,6 +122,6 @@ def test_the_standard_task_with_the_baselines_tokenizer(shared: Path) -> None:
     assert (len(train.ids_N), len(validation.stream)) == (1_133_101, 126_186)
     assert validation.characters == 548_888
     tiny = GPT(ModelConfig(n_layer=1, n_head=1, d_model=2), tokenizer.vocab_size, 128, tokenizer.eos)
-    scored = validation.evaluate(tiny, block_size=128, batch_size=64)
+    scored = validation.evaluate(tiny, BatchesConfig(block_size=128, batch_size=64))
     assert scored.official.coverage == pytest.approx(0.974, abs=5e-4)
     assert (scored.loss.documents, scored.loss.characters) == (10_000, 548_888)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from shortrun.errors import UserError
 from shortrun.model.gpt import GPT
 from shortrun.model.language_model import Cache, LanguageModel, LinearHead
-from shortrun.recipe import ModelConfig, TokenizerConfig
+from shortrun.recipe import BatchesConfig, ModelConfig, TokenizerConfig
 from shortrun.score import cross_entropy
 from shortrun.score.cross_entropy import token_nats
 from shortrun.score.evaluate import ScoringSet, Share, document_nats, official_loss
@@ -266,7 +266,7 @@ def test_denominators_come_from_the_text(tokenizer: Tokenizer) -> None:
 
 def test_all_numbers_of_a_scored_set_belong_together(tokenizer: Tokenizer, titles: list[str]) -> None:
     model = uniform(tokenizer.vocab_size)
-    scored = ScoringSet.of(Documents.of(titles), tokenizer).evaluate(model, block_size=8, batch_size=4)
+    scored = ScoringSet.of(Documents.of(titles), tokenizer).evaluate(model, BatchesConfig(block_size=8, batch_size=4))
     loss, official, nats = scored.loss, scored.official, math.log(tokenizer.vocab_size)
     assert loss.documents == len(titles)
     assert loss.targets == sum(len(tokenizer.encode(title)) + 1 for title in titles)
@@ -296,7 +296,7 @@ def test_a_split_from_the_cache_is_scored_as_its_documents_are() -> None:
     model = GPT(ModelConfig(n_layer=1, n_head=2, d_model=16), tokenizer.vocab_size, 8, tokenizer.eos)
     for split in ("train", "tuning", "validation"):
         of_split, of_documents = (
-            scoring.evaluate(model, block_size=8, batch_size=4)
+            scoring.evaluate(model, BatchesConfig(block_size=8, batch_size=4))
             for scoring in (
                 ScoringSet.of_split(corpus, split, tokenizer),
                 ScoringSet.of(corpus.split(split), tokenizer),
