@@ -40,7 +40,6 @@ def main() -> None:
     parser.add_argument("--rdrop", type=float, default=0.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--isolate", action="store_true")
     options = parser.parse_args()
     step, facts = CONTESTANTS[options.name](options)
     print(json.dumps({"ready": facts}), flush=True)
@@ -62,9 +61,6 @@ def batches(options: argparse.Namespace) -> Callable[[], tuple[Tensor, Tensor]]:
 
     def another() -> tuple[Tensor, Tensor]:
         ids = torch.randint(3, options.vocab_size, (options.batch_size, options.block_size + 1), generator=made)
-        if options.isolate:  # titles of 5 to 28 tokens
-            ends = torch.randint(5, 29, (ids.numel() // 5,), generator=made).cumsum(dim=0)
-            ids.view(-1)[ends[ends < ids.numel()]] = 1
         return ids[:, :-1].contiguous().to(options.device), ids[:, 1:].contiguous().to(options.device)
 
     return another
@@ -72,14 +68,17 @@ def batches(options: argparse.Namespace) -> Callable[[], tuple[Tensor, Tensor]]:
 
 def ours(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
     """shortrun's own step."""
-    from shortrun.model.gpt import GPT
+    import numpy as np
+
+    from shortrun.model.device import keep_freed_memory, make_repeatable
+    from shortrun.model.make import make_model
     from shortrun.optim.optimizers import make_optimizer
     from shortrun.recipe import Recipe
-    from shortrun.tokens.batches import Batch
-    from shortrun.train.budget import rows_at_once
-    from shortrun.train.compiled import compile_hidden
-    from shortrun.train.device import keep_freed_memory, make_repeatable
-    from shortrun.train.step import Objective, TrainingStep
+    from shortrun.tokens.batches import RowBatch
+    from shortrun.train.compiled import compile_model
+    from shortrun.train.memory import rows_at_once
+    from shortrun.train.objective import Objective
+    from shortrun.train.step import TrainingStep
 
     keep_freed_memory()
     make_repeatable(None)
@@ -91,35 +90,32 @@ def ours(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
                 "n_head": options.n_head,
                 "d_model": options.d_model,
                 "dropout": options.dropout,
-                "isolate_titles": options.isolate,
             },
             "optim": {"name": options.optimizer, "lr": 1e-3},
-            "train": {
-                "precision": options.precision,
-                "rdrop": options.rdrop,
-                "compile": "on",
-            },
+            "train": {"precision": options.precision, "rdrop": options.rdrop, "compile": "on"},
         }
     )
+    dtype: torch.dtype = getattr(torch, options.precision)
     torch.manual_seed(0)
-    model = GPT(recipe.model, options.vocab_size, options.block_size, eos=1).to(options.device)
-    objective = Objective(model, recipe.train)
-    rows, _ = rows_at_once(model, recipe, options.device, processes=1)
+    model = make_model(recipe, options.vocab_size, eos=1).to(options.device)
+    objective = Objective(model, recipe.train, dtype)
+    rows, _ = rows_at_once(model, recipe, dtype, options.device, processes=1)
     if options.compile:
-        compile_hidden(objective, recipe, torch.device(options.device), rows)
-    take = TrainingStep(objective, model, make_optimizer(model, recipe.optim), recipe, rows=rows)
+        compile_model(objective, recipe, torch.device(options.device), rows)
+    optimizer = make_optimizer(model, recipe.optim, dtype)
+    take = TrainingStep(objective, model, optimizer, recipe, positions=rows * options.block_size)
     another, count = batches(options), 0
 
     def step() -> float:
         nonlocal count
         count += 1
         x, y = another()
-        return take(Batch(x, y, y.numel(), None), 1.0, (0, count)).loss  # type: ignore[arg-type]
+        return take(RowBatch(x, y, y.numel(), np.zeros(0, dtype=np.int64)), 1.0, (0, count)).loss
 
     return step, {
         "rows": rows,
         "parameters": model.count_parameters(),
-        "flops": model.flops_per_token() * x_tokens(options),
+        "flops": model.flops_per_token(options.block_size) * x_tokens(options),
     }
 
 

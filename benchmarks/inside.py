@@ -17,15 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from shortrun.model.device import keep_freed_memory, make_repeatable
 from shortrun.model.generate import generate
 from shortrun.model.gpt import GPT
-from shortrun.recipe import Batches, Model, Tokenizer
-from shortrun.score.evaluate import ScoringSet
-from shortrun.score.objective import training_loss
+from shortrun.recipe import BatchesConfig, ModelConfig, TokenizerConfig
+from shortrun.score.evaluate import ScoringSet, document_nats
+from shortrun.text.documents import Documents
 from shortrun.text.synthetic import sample_titles
 from shortrun.tokens.batches import make_batches
+from shortrun.tokens.encoded import EncodedDocuments
 from shortrun.tokens.kinds import make_tokenizer
-from shortrun.train.device import keep_freed_memory, make_repeatable
+from shortrun.train.objective import training_loss
 
 VOCAB, BLOCK, TURNS = 16_000, 128, 5
 
@@ -50,16 +52,16 @@ def row(
 
 def a_model(vocab_size: int = VOCAB) -> GPT:
     torch.manual_seed(0)
-    return GPT(Model(), vocab_size, BLOCK, eos=1).eval()
+    return GPT(ModelConfig(), vocab_size, BLOCK, eos=1).eval()
 
 
 @torch.no_grad()
 def evaluation() -> list[dict[str, Any]]:
     """`loss` of 10,000 titles against the forward pass of as many tokens in full rows, logits included (float32)."""
-    titles = sample_titles(10_000, 3)
-    tokenizer = make_tokenizer(titles, Tokenizer(vocab_size=VOCAB))
-    scoring, model = ScoringSet(tokenizer, titles), a_model(tokenizer.vocab_size)
-    targets = sum(len(ids) + 1 for ids in scoring.encoded)
+    titles = Documents.of(sample_titles(10_000, 3))
+    tokenizer = make_tokenizer(titles, TokenizerConfig(vocab_size=VOCAB))
+    scoring, model = ScoringSet.of(titles, tokenizer), a_model(tokenizer.vocab_size)
+    targets = len(scoring.encoded.ids_N)
     x_BT = torch.randint(3, tokenizer.vocab_size, (targets // BLOCK + 1, BLOCK))
 
     def forward() -> None:
@@ -67,7 +69,7 @@ def evaluation() -> list[dict[str, Any]]:
             model(rows)
 
     what = f"scoring 10,000 titles / forward pass of their {targets:,} tokens"
-    return [row(what, lambda: scoring.title_nats(model, batch_tokens=2048), forward, turns=3, warm_up=1)]
+    return [row(what, lambda: document_nats(model, scoring.encoded), forward, turns=3, warm_up=1)]
 
 
 @torch.no_grad()
@@ -92,7 +94,8 @@ def packing() -> list[dict[str, Any]]:
     """A batch of 64 x 128 targets, shuffled, of 100,000 titles, against a copy of the stream's next tokens."""
     rng = np.random.default_rng(0)
     encoded = [rng.integers(3, VOCAB, size=length).tolist() for length in rng.integers(4, 24, size=100_000)]
-    batches = make_batches(encoded, 1, VOCAB, Batches(block_size=BLOCK, batch_size=64), epochs=7, seed=0)
+    documents, shape = EncodedDocuments.of(encoded, eos=1), BatchesConfig(block_size=BLOCK, batch_size=64)
+    batches = make_batches(documents, shape, epochs=7, seed=0)
     stream = np.concatenate([np.array(ids) for ids in encoded])
     steps = iter(range(1, 10_000))
 

@@ -234,7 +234,7 @@ def of_compile(turns: int, device: str) -> list[dict[str, Any]]:
 def of_growth(turns: int, device: str) -> list[dict[str, Any]]:
     """Tokens a second and memory against width and vocabulary, in bfloat16; the estimate of memory beside the peak."""
     from shortrun.recipe import Recipe
-    from shortrun.train.budget import step_bytes
+    from shortrun.train.memory import step_bytes
 
     rows = []
     shapes = [(width, 16_000) for width in (128, 256, 512, 1024)]
@@ -251,7 +251,8 @@ def of_growth(turns: int, device: str) -> list[dict[str, Any]]:
             }
         )
         parameters = int(ours.facts["parameters"])
-        estimate = sum(step_bytes(parameters, vocabulary, recipe, int(ours.facts["rows"])).values())
+        rows_at_once = int(ours.facts["rows"])
+        estimate = sum(step_bytes(parameters, vocabulary, recipe, torch.bfloat16, rows_at_once).values())
         rows.append(
             {
                 "what": f"width {width}, vocabulary {vocabulary:,}: {parameters:,} parameters",

@@ -1,27 +1,47 @@
-"""What the documentation quotes is what benchmarks/results.json holds. (Speed itself is no test.)"""
+"""What the documentation quotes is what benchmarks/results.json holds, and the scripts still run. (Speed itself is no test.)"""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import math
 import re
-import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.conftest import ROOT
 
+SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
 
-def printed(*command: str) -> str:
-    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+def script(name: str) -> Any:
+    """A script of benchmarks/ as a module; what it does when it is run stays undone."""
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def results() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((ROOT / "benchmarks" / "results.json").read_text())["rows"]
+    return rows
 
 
 def test_the_page_quotes_the_measured_table() -> None:
-    table = printed("benchmarks/run.py", "--markdown")
+    table = script("run").markdown(results())
     assert table.count("|") > 100
     assert table in (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
 
 
 def test_the_chart_shows_the_measured_rows(tmp_path: Path) -> None:
-    printed("benchmarks/chart.py", "--out", str(tmp_path / "growth.svg"))
+    script("chart").draw(results(), tmp_path / "growth.svg")
     drawn, shown = ((folder / "growth.svg").read_text() for folder in (tmp_path, ROOT / "docs"))
     assert rows_of(drawn) == rows_of(shown), "draw it again: python benchmarks/chart.py"
 
@@ -30,3 +50,28 @@ def rows_of(drawing: str) -> str:
     found = re.search(r"of ([0-9a-f]{16})<", drawing)
     assert found
     return found[1]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_fits_the_package(name: str) -> None:
+    assert script(name).__doc__
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_our_contestant_takes_steps(optimizer: str) -> None:
+    shape = {"n_layer": 1, "n_head": 2, "d_model": 16, "block_size": 8, "batch_size": 4, "vocab_size": 300}
+    switches = {"dropout": 0.1, "precision": "bfloat16", "optimizer": optimizer, "rdrop": 1.0}
+    step, facts = script("contestants").ours(Namespace(**shape, **switches, device="cpu", compile=False))
+    assert facts["rows"] == 4
+    assert math.isfinite(facts["flops"])
+    first = step()
+    assert first == pytest.approx(math.log(300), rel=0.05)
+    assert step() != first
+
+
+def test_the_batches_of_a_growing_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHORTRUN_CACHE", str(tmp_path))
+    growth = script("corpus_growth")
+    found = growth.measured(growth.a_corpus(2000, tmp_path))
+    assert found["titles"] == 2000
+    assert found["tokens"] > 6 * 2000

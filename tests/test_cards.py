@@ -21,7 +21,7 @@ PLAIN = {
     "batches.block_size", "batches.batch_size", "model.n_layer", "model.n_head", "model.d_model", "optim.lr",
     "train.epochs", "train.seed", "train.evals_per_epoch", "train.checkpoint_every", "train.device", "train.threads",
     "train.log_every",
-    "tokenizer.path",
+    "train.from_data", "tokenizer.path",
 }  # fmt: skip
 OFF = {
     'train.compile = "off"',

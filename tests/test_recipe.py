@@ -207,6 +207,7 @@ ANOTHER: dict[str, Any] = {
     "data.source": "synthetic", "data.path": ["other.txt"], "data.column": "headline", "data.revision": "abc123",
     "data.normalise": ["nfc"], "tokenizer.whole_pieces": ["C++"], "tokenizer.path": "/elsewhere", "model.n_head": 4, "model.d_model": 256,
     "model.rope_base": 500.0, "optim.betas": (0.8, 0.9), "schedule.min_lr": 1e-5,
+    "train.from_data": ("model.n_layer",),
 }  # fmt: skip
 """Another value than the default, where it can't be made from the field's type."""
 EVERY_READER: dict[str, Any] = {

@@ -1,1 +1,1 @@
-"""The run folder: a public format that everything reads and training alone writes."""
+"""The run folder: what a run leaves on disk, read and written."""
