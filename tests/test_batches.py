@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from shortrun.errors import UserError
 from shortrun.recipe import BatchesConfig
-from shortrun.tokens.batches import Batch, ShuffledBatches, StreamBatches, make_batches
-from shortrun.tokens.encoded import IGNORE, EncodedDocuments
+from shortrun.tokens.batches import RowBatch, ShuffledBatches, StreamBatches, make_batches
+from shortrun.tokens.encoded import EncodedDocuments
+from shortrun.tokens.rows import IGNORE
 
 EOS = 1
 encoded_documents = st.lists(st.lists(st.integers(2, 90), max_size=12), min_size=1, max_size=40)
@@ -76,7 +77,7 @@ def test_shuffled_uses_every_document_exactly_once_an_epoch(
         with pytest.raises(UserError, match="longer than the data"):
             make_batches(EncodedDocuments.of(encoded, EOS), shape, epochs, seed)
         return
-    batches = make_batches(EncodedDocuments.of(encoded, EOS), shape, epochs, seed)
+    batches = ShuffledBatches(EncodedDocuments.of(encoded, EOS), shape, epochs, seed)
     steps = [batches.at(step) for step in range(1, batches.total_steps + 1)]
     targets = [token for batch in steps for token in real_targets(batch)]
     assert len(targets) == epochs * total
@@ -92,7 +93,7 @@ def test_shuffled_uses_every_document_exactly_once_an_epoch(
     assert all(batch.targets == block * rows for batch in steps[:-1])
 
 
-def real_targets(batch: Batch) -> list[int]:
+def real_targets(batch: RowBatch) -> list[int]:
     kept: list[int] = batch.y_BT[batch.y_BT != IGNORE].tolist()
     assert len(kept) == batch.targets
     return kept
@@ -112,9 +113,9 @@ def split_at_end(tokens: list[int]) -> list[list[int]]:
 def test_a_batch_depends_on_its_step_alone() -> None:
     encoded = [[10 + i] * (i % 5) for i in range(50)]
     shape = BatchesConfig(mode="shuffled", block_size=4, batch_size=3)
-    forwards = make_batches(EncodedDocuments.of(encoded, EOS), shape, 3, seed=5)
+    forwards = ShuffledBatches(EncodedDocuments.of(encoded, EOS), shape, 3, seed=5)
     first = [forwards.at(step).y_BT for step in range(1, forwards.total_steps + 1)]
-    backwards = make_batches(EncodedDocuments.of(encoded, EOS), shape, 3, seed=5)
+    backwards = ShuffledBatches(EncodedDocuments.of(encoded, EOS), shape, 3, seed=5)
     for step in range(forwards.total_steps, 0, -1):
         assert torch.equal(backwards.at(step).y_BT, first[step - 1])
 
@@ -147,7 +148,7 @@ def test_shuffled_batches_are_the_shuffled_documents_laid_out_and_cut(
     in_memory = EncodedDocuments.of(encoded, EOS)
     documents = EncodedDocuments(in_memory.ids_N.astype(dtype), in_memory.ends_D, EOS)  # the types that files have
     shape = BatchesConfig(mode="shuffled", block_size=block, batch_size=rows)
-    batches = make_batches(documents, shape, epochs, seed)
+    batches = ShuffledBatches(documents, shape, epochs, seed)
     total = ceil((len(written) - 1) / size)
     assert batches.total_steps == total
     for step in [*range(total), *reversed(range(total)), *(jump % total for jump in jumps)]:

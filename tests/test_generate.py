@@ -11,7 +11,7 @@ import torch
 from shortrun.model.generate import _draw, generate
 from shortrun.model.gpt import GPT
 from shortrun.recipe import ModelConfig
-from tests.test_techniques import EVERY_MODEL
+from tests.conftest import EVERY_MODEL
 
 EOS, VOCAB, BLOCK = 1, 24, 12
 BANNED = [0, 2]
@@ -104,14 +104,16 @@ def test_a_document_depends_on_its_index_and_the_seed_alone() -> None:
 
 
 def test_each_step_computes_the_newest_token_of_the_documents_that_go_on() -> None:
-    model, shapes = a_gpt(), []
-    model.token_emb.register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape)))
+    model, shapes, computed = a_gpt(), [], []
+    model.register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape)))
+    model.token_emb.register_forward_hook(lambda _, inputs, __: computed.append(inputs[0].numel()))
     lengths = [len(document) for document in documents(model, [5, 6])]
     going = [sum(length >= 2 + step for length in lengths) for step in range(2 * BLOCK)]
     assert going[0] == 8
     assert going[5] < 8
     wanted = [(8, 3), *((rows, 1) for rows in going[1 : BLOCK - 2]), *((rows, BLOCK) for rows in going[BLOCK - 2 :])]
     assert shapes == [shape for shape in wanted if shape[0]]
+    assert computed == [rows * width for rows, width in shapes]
 
 
 @pytest.mark.parametrize("temperature", [1e-45, 0.5, 1.0, 1e9])

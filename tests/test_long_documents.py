@@ -10,7 +10,7 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ from shortrun.runs.folder import RunFolder
 from shortrun.score.evaluate import document_nats
 from shortrun.text.corpus import load_corpus
 from shortrun.tokens.batches import Batch, Batches, make_batches
-from shortrun.tokens.encoded import IGNORE
+from shortrun.tokens.rows import IGNORE
 from shortrun.train.fit import fit
 from shortrun.train.prepare import prepare
 from tests.conftest import tiny_recipe
@@ -121,25 +121,66 @@ def test_their_nats_are_those_of_a_plain_loop(recipe: Recipe) -> None:
         assert nats_D == pytest.approx(expected, rel=1e-10)
 
 
+Row = tuple[tuple[int, ...], tuple[int, ...]]
+"""Inputs, and targets of which those that don't count are IGNORE."""
+
+
 class Recorded:
-    """Batches, and the targets of each that was asked for."""
+    """Batches, and the rows of each that was asked for."""
 
     def __init__(self, batches: Batches) -> None:
-        self.batches, self.targets = batches, list[int]()
+        self.batches, self.rows = batches, list[Row]()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.batches, name)
 
     def at(self, step: int) -> Batch:
         batch = self.batches.at(step)
-        self.targets += batch.y_BT[batch.y_BT != IGNORE].tolist()
+        for rows in batch.micro_batches(100):
+            lengths = rows.lengths_B.tolist()
+            sides = [[tuple(row.tolist()) for row in torch.split(side, lengths)] for side in (rows.x_N, rows.y_N)]
+            self.rows += zip(*sides, strict=True)
         return batch
 
 
+def assert_end_to_end(rows: list[Row], encoded: list[tuple[int, ...]], eos: int) -> None:
+    """All documents stand one behind the other, in some order for each epoch."""
+    an_epoch = sum(len(ids) + 1 for ids in encoded)
+    targets = [token for _, y in rows for token in y if token != IGNORE]
+    assert len(targets) == EPOCHS * an_epoch
+    for epoch in range(EPOCHS):
+        taken = targets[epoch * an_epoch : (epoch + 1) * an_epoch]
+        ends = [place for place, token in enumerate(taken) if token == eos]
+        documents = [tuple(taken[begin + 1 : end]) for begin, end in zip([-1, *ends], ends, strict=False)]
+        assert ends[-1] == an_epoch - 1
+        assert Counter(documents) == Counter(encoded)
+
+
+def assert_windows(rows: list[Row], encoded: list[tuple[int, ...]], eos: int) -> None:
+    """Each document stands alone in the windows in which it is scored, once for each epoch."""
+    windows: Counter[Row] = Counter()
+    for ids in encoded:
+        inputs, targets = (eos, *ids), (*ids, eos)
+        scored, start = 0, 0
+        while scored < len(targets):
+            stop = min(start + BLOCK, len(targets))
+            y = tuple(IGNORE if place < scored else targets[place] for place in range(start, stop))
+            windows[inputs[start:stop], y] += EPOCHS
+            scored, start = stop, start + BLOCK // 2
+    counted = [(x, y) for x, y in rows if set(y) != {IGNORE}]  # without the rows that only fill up
+    assert Counter(counted) == windows
+
+
+@pytest.mark.parametrize("mode", ["shuffled", "documents"])
 def test_training_takes_every_target_as_often_as_there_are_epochs(
-    recipe: Recipe, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mode: Literal["shuffled", "documents"],
+    recipe: Recipe,
+    texts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And its scores are those of a plain loop over the weights that it saved."""
+    recipe = recipe.model_copy(update={"batches": recipe.batches.model_copy(update={"mode": mode})})
     made: list[Recorded] = []
 
     def recorded(*arguments: Any) -> Recorded:
@@ -152,15 +193,9 @@ def test_training_takes_every_target_as_often_as_there_are_epochs(
     tokenizer, eos = prepared.tokenizer, prepared.tokenizer.eos
 
     encoded = [tuple(tokenizer.encode(text)) for text in texts[:36]]
-    an_epoch = sum(len(ids) + 1 for ids in encoded)
     (batches,) = made
-    assert len(batches.targets) == EPOCHS * an_epoch == result.budget.tokens
-    for epoch in range(EPOCHS):
-        taken = batches.targets[epoch * an_epoch : (epoch + 1) * an_epoch]
-        ends = [place for place, token in enumerate(taken) if token == eos]
-        documents = [tuple(taken[begin + 1 : end]) for begin, end in zip([-1, *ends], ends, strict=False)]
-        assert ends[-1] == an_epoch - 1
-        assert Counter(documents) == Counter(encoded)
+    assert result.budget.tokens == EPOCHS * sum(len(ids) + 1 for ids in encoded)
+    (assert_windows if mode == "documents" else assert_end_to_end)(batches.rows, encoded, eos)
 
     folder = RunFolder.open(tmp_path / "run")
     checkpoint, damaged = newest_checkpoint(folder)

@@ -12,7 +12,7 @@ from shortrun.model.generate import generate
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
 from shortrun.recipe import ModelConfig, Recipe
-from shortrun.tokens.batches import Batch
+from shortrun.tokens.batches import RowBatch
 from shortrun.train.objective import Objective
 from shortrun.train.step import TrainingStep
 from tests.conftest import ROOT
@@ -115,5 +115,5 @@ def test_fifty_steps_are_those_of_a_plain_implementation() -> None:
     plain_step, batches = contestants.usual_step(theirs, theirs, options), contestants.batches(options)
     for step in range(50):
         x, y = batches()
-        found = take(Batch(x, y, y.numel(), None), 1.0, (0, step)).loss  # type: ignore[arg-type]
+        found = take(RowBatch(x, y, y.numel(), None), 1.0, (0, step)).loss  # type: ignore[arg-type]
         assert found == pytest.approx(plain_step(), abs=1e-5), step

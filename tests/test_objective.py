@@ -12,7 +12,7 @@ from torch import Tensor
 from shortrun.model.language_model import LanguageModel
 from shortrun.recipe import TrainConfig
 from shortrun.score import cross_entropy
-from shortrun.tokens.encoded import IGNORE
+from shortrun.tokens.rows import IGNORE, Rows
 from shortrun.train.objective import Objective, training_loss
 from tests.test_scores import BLOCK, VOCAB, Headless, a_model
 
@@ -121,7 +121,7 @@ def test_a_model_without_a_linear_head_is_trained_alike(switches: dict[str, floa
         gpt = a_model()
         model: LanguageModel = wrap(gpt)
         torch.manual_seed(9)  # of dropout
-        objective, nats = Objective(model, TrainConfig.model_validate(switches)).train()(*ids)
+        objective, nats = Objective(model, TrainConfig.model_validate(switches)).train()(Rows.of(*ids))
         objective.backward()
         losses.append([objective.item(), nats.item()])
         found.append({name: weight.grad for name, weight in gpt.named_parameters() if weight.grad is not None})

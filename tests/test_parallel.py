@@ -18,12 +18,14 @@ from shortrun.recipe import Recipe
 from shortrun.runs.checkpoints import newest_checkpoint
 from shortrun.runs.folder import RunFolder
 from shortrun.train.fit import resume, train
-from tests.conftest import ROOT, tiny_values
+from shortrun.view.evaluate import evaluate_run
+from tests.conftest import ROOT, metrics, scores_of, tiny_values
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WAYS: dict[str, dict[str, dict[str, Any]]] = {
     "shuffled": {},
     "stream": {"batches": {"mode": "stream"}},
+    "documents": {"batches": {"mode": "documents"}},
     "muon": {"optim": {"name": "muon", "muon_lr": 1e-3, "decay": "matrices", "weight_decay": 0.1}},
     "sam": {"optim": {"sharpness": "asam", "rho": 0.3}},
     "odd rows in parts": {"batches": {"batch_size": 13}, "train": {"memory_limit": 0.351}},
@@ -45,20 +47,14 @@ def together(jobs: list[dict[str, Any]], folder: Path) -> None:
     listed.write_text(json.dumps(jobs))
     done = subprocess.run(
         [*TORCHRUN, str(ROOT / "tests" / "parallel_jobs.py"), str(listed)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])},
         capture_output=True, text=True, timeout=150,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 def steps(run: Path) -> list[dict[str, Any]]:
-    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [event for event in events if event["event"] == "training_step"]
-
-
-def scores(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "scores.json").read_text())
-    return found
+    return [event for event in metrics(run) if event["event"] == "training_step"]
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +90,15 @@ def test_two_processes_train_and_score_what_one_does(way: str, runs: tuple[Path,
     for alone, both in zip(one, two, strict=True):
         assert both["loss"] == pytest.approx(alone["loss"], abs=1e-5), alone["step"]
         assert both["tokens"] == alone["tokens"]
-    assert scores(runs[0] / way)["loss"] == pytest.approx(scores(runs[0] / f"{way}, alone")["loss"], abs=1e-5)
+    assert scores_of(runs[0] / way)["loss"] == pytest.approx(scores_of(runs[0] / f"{way}, alone")["loss"], abs=1e-5)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_scores_are_exactly_those_of_one_process(way: str, runs: tuple[Path, Path]) -> None:
     """The weights that two processes trained, scored by two, and again by one."""
-    from shortrun.view.evaluate import evaluate_run
-
-    again, before = evaluate_run(runs[0] / way, None), scores(runs[0] / way)
-    assert (again["loss"], again["official_loss"]) == (before["loss"], before["official_loss"])
+    again, before = evaluate_run(runs[0] / way).newest, scores_of(runs[0] / way)
+    assert (again.loss.loss, again.official.loss) == (before["loss"], before["official_loss"])
+    assert again.nats_D.tolist() == RunFolder.open(runs[0] / way).nats().tolist()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -116,7 +111,7 @@ def test_a_run_goes_on_with_another_number_of_processes(way: str, runs: tuple[Pa
         assert [event["tokens"] for event in found] == [event["tokens"] for event in expected]
         for alone, other in zip(expected, found, strict=True):
             assert other["loss"] == pytest.approx(alone["loss"], abs=1e-5), (run, alone["step"])
-        assert scores(runs[0] / run)["complete"]
+        assert scores_of(runs[0] / run)["complete"]
 
 
 def test_a_killed_process_ends_the_run_with_a_message_and_a_checkpoint(tmp_path: Path, titles_file: Path) -> None:
@@ -150,5 +145,4 @@ def test_a_killed_process_ends_the_run_with_a_message_and_a_checkpoint(tmp_path:
     checkpoint, damaged = newest_checkpoint(RunFolder.open(run))
     assert checkpoint is not None
     assert not damaged
-    at = resume(run, max_steps=checkpoint.progress.step + 3)
-    assert at["steps"] == checkpoint.progress.step + 3
+    assert resume(run, max_steps=checkpoint.progress.step + 3).budget.steps == checkpoint.progress.step + 3

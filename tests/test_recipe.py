@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shortrun.errors import UserError
-from shortrun.recipe import Recipe
+from shortrun.recipe import READ_BY, WITHOUT_EFFECT, Recipe
 from shortrun.recipe_file import differences, load_recipe, parse_recipe, shipped_recipes, to_toml
 
 
@@ -77,9 +77,19 @@ def test_a_resolved_recipe_reads_back_as_itself(
         }
     )
     for explain in (False, True):
-        again = parse_recipe(to_toml(recipe, explain=explain), "here")
-        assert again == recipe
+        again, unknown = parse_recipe(to_toml(recipe, explain=explain), "here")
+        assert differences(recipe, again) == unknown == []
         assert again.fingerprint() == recipe.fingerprint()
+
+
+@pytest.mark.parametrize("explain", [False, True])
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_resolved_recipe_can_be_trained_as_it_is(name: str, explain: bool, tmp_path: Path) -> None:
+    """What `recipes show` prints, and a run's recipe.toml: it sets nothing that would be refused."""
+    recipe = load_recipe(name)
+    again = load_recipe(write(tmp_path / "mine.toml", to_toml(recipe, explain)))
+    assert again.fingerprint() == recipe.fingerprint()
+    assert differences(recipe, again) == []
 
 
 def test_every_field_explains_itself() -> None:
@@ -111,7 +121,6 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     ("overrides", "expected"),
     [
         ({"model": {"d_model": 100, "n_head": 8}}, "not divisible by model.n_head = 8; the nearest .* is 10"),
-        ({"batches": {"block_size": 10**9}}, "more than 100,000 titles can hold"),
         ({"data": {"num_titles": 1}}, "both need one at least"),
         ({"data": {"tuning_titles": 90_000}}, "would take all 90000 training titles"),
         ({"data": {"source": "file"}}, "needs data.path"),
@@ -130,6 +139,9 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         ({"optim": {"betas": (0.9, 1.0)}}, "below 1"),
         ({"optim": {"lr": float("nan")}}, "optim.lr = nan"),
         ({"data": {"num_titles": -3}}, "data.num_titles = -3"),
+        ({"schedule": {"warmup": 1.5}}, "schedule.warmup = 1.5 is neither a whole number of steps nor a share of them"),
+        ({"schedule": {"warmup": 1.0}}, "schedule.warmup = 1.0 is neither"),
+        ({"schedule": {"min_lr": 1.0}}, "schedule.min_lr = 1.0 is above the peak, optim.lr = 0.006"),
     ],
 )
 def test_a_recipe_that_cannot_work_is_refused_before_data_is_read(
@@ -157,3 +169,105 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     assert "extends itself" in complaint(write(tmp_path / "loop.toml", 'extends = "loop.toml"\n'))
     assert "must be one recipe" in complaint(write(tmp_path / "two.toml", "extends = ['a', 'b']\n"))
     assert "must be a table" in complaint(write(tmp_path / "flat.toml", "model = 3\n"))
+
+
+USELESS = [
+    ("optim", "rho", 0.1, 'it is only read with optim.sharpness = "sam" or "asam"'),
+    ("optim", "muon_lr", 0.02, 'it is only read with optim.name = "muon"'),
+    ("schedule", "cycles", 3, 'it is only read with schedule.name = "restarts"'),
+    ("model", "rope_base", 500.0, 'it is only read with model.positions = "rotary"'),
+]
+
+
+@pytest.mark.parametrize(("section", "field", "value", "reason"), USELESS)
+def test_a_setting_that_nothing_reads_is_refused_where_it_is_given(
+    section: str, field: str, value: Any, reason: str, tmp_path: Path
+) -> None:
+    expected = f"{section}.{field} = {value!r} does nothing here: {reason}"
+    assert f"command line: {expected}" in complaint("adamw", {section: {field: value}})
+    mine = write(tmp_path / "mine.toml", f'extends = "adamw"\n[{section}]\n{field} = {value}\n')
+    assert f"{mine}: {expected}" in complaint(mine)
+    assert "One thing is wrong" in complaint(mine)
+
+
+def test_a_setting_that_was_inherited_may_stay_unread(tmp_path: Path) -> None:
+    """Who switches off what reads it, below or on the command line, has not given the setting."""
+    write(tmp_path / "base.toml", '[optim]\nsharpness = "asam"\nrho = 0.3\n[schedule]\nname = "restarts"\ncycles = 3\n')
+    mine = write(tmp_path / "mine.toml", 'extends = "base.toml"\n[optim]\nsharpness = "none"\n')
+    recipe = load_recipe(mine, {"schedule": {"name": "cosine"}})
+    assert (recipe.optim.rho, recipe.schedule.cycles) == (0.3, 3)
+    plain = Recipe.model_validate({"schedule": {"name": "cosine"}})
+    assert recipe.fingerprint() == plain.fingerprint()
+    assert "schedule.cycles = 4 does nothing here" in complaint(
+        mine, {"schedule": {"name": "cosine", "cycles": 4}}
+    )  # given in the very layer that switches it off
+
+
+ANOTHER: dict[str, Any] = {
+    "data.source": "synthetic", "data.path": ["other.txt"], "data.column": "headline", "data.revision": "abc123",
+    "data.normalise": ["nfc"], "tokenizer.whole_pieces": ["C++"], "tokenizer.path": "/elsewhere", "model.n_head": 4, "model.d_model": 256,
+    "model.rope_base": 500.0, "optim.betas": (0.8, 0.9), "schedule.min_lr": 1e-5,
+}  # fmt: skip
+"""Another value than the default, where it can't be made from the field's type."""
+EVERY_READER: dict[str, Any] = {
+    "data": {"path": ["titles.txt"]},
+    "model": {"positions": "rotary"},
+    "optim": {"name": "muon", "sharpness": "sam"},
+    "schedule": {"name": "wsd"},
+}
+"""A recipe that reads every field but those below, which name what does."""
+READ_WITH: dict[str, dict[str, Any]] = {
+    "data.revision": {"data": {"source": "hackernews"}},
+    "data.source": {"data": {}},
+    "tokenizer.path": {"tokenizer": {"kind": "gpt2"}},
+    "schedule.cycles": {"schedule": {"name": "restarts"}},
+}
+FIELDS = [f"{section}.{name}" for section, fields in Recipe() for name in type(fields).model_fields]
+
+
+def another_value(field: str, value: Any) -> Any:
+    if field in ANOTHER:
+        return ANOTHER[field]
+    section, name = field.split(".")
+    kind = type(getattr(Recipe(), section)).model_fields[name].annotation
+    if get_origin(kind) is Literal:
+        return next(choice for choice in get_args(kind) if choice != value)
+    if isinstance(value, bool):
+        return not value
+    return {type(None): 1, int: 300, float: 0.25}[type(value)]
+
+
+def changed(values: dict[str, Any], field: str) -> tuple[Recipe, Recipe]:
+    """The recipe of some values, and the same with another value of one field."""
+    section, name = field.split(".")
+    before = Recipe.model_validate(values)
+    other = another_value(field, before.value(field))
+    after = Recipe.model_validate({**values, section: {**values.get(section, {}), name: other}})
+    assert after.value(field) != before.value(field)
+    return before, after
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_the_fingerprint_is_of_what_decides_the_result(field: str) -> None:
+    before, after = changed({**EVERY_READER, **READ_WITH.get(field, {})}, field)
+    assert (before.fingerprint() == after.fingerprint()) == (field in WITHOUT_EFFECT)
+
+
+@pytest.mark.parametrize("field", READ_BY)
+def test_the_fingerprint_ignores_what_nothing_reads(field: str) -> None:
+    values = {
+        "data": {"source": "synthetic"} if field != "data.revision" else {"path": ["titles.txt"]},
+        "tokenizer": {"kind": "gpt2"},
+        "optim": {"name": "sgd"},
+        "schedule": {"name": "constant"},
+    }
+    before, after = changed(values, field)
+    assert field in dict(after.unread())
+    assert before.fingerprint() == after.fingerprint()
+
+
+def test_only_places_and_how_a_run_is_watched_have_no_effect() -> None:
+    watched = {"train.checkpoint_every", "train.log_every"}
+    assert set(WITHOUT_EFFECT) == {"data.path", "tokenizer.path", "train.device", "train.threads", *watched}
+    assert {*READ_BY, *WITHOUT_EFFECT} <= set(FIELDS)
+    assert {reader.gate for reader in READ_BY.values()} <= set(FIELDS)

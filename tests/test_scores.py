@@ -26,8 +26,9 @@ from shortrun.score.intervals import bootstrap_interval
 from shortrun.text.corpus import load_corpus
 from shortrun.text.documents import Documents
 from shortrun.tokens.bpe import train_bpe
-from shortrun.tokens.encoded import IGNORE, EncodedDocuments
+from shortrun.tokens.encoded import EncodedDocuments
 from shortrun.tokens.kinds import make_tokenizer
+from shortrun.tokens.rows import IGNORE, Rows
 from shortrun.tokens.tokenizer import Tokenizer
 from tests.conftest import tiny_recipe
 
@@ -70,8 +71,8 @@ class Headless(LanguageModel):
     def new_cache(self) -> Cache:
         return self.gpt.new_cache()
 
-    def flops_per_token(self) -> int:
-        return self.gpt.flops_per_token()
+    def flops_per_token(self, row_length: float) -> float:
+        return self.gpt.flops_per_token(row_length)
 
 
 class Table(LanguageModel):
@@ -87,7 +88,7 @@ class Table(LanguageModel):
     def new_cache(self) -> Cache:
         raise NotImplementedError
 
-    def flops_per_token(self) -> int:
+    def flops_per_token(self, row_length: float) -> float:  # noqa: ARG002
         return 0
 
 
@@ -201,7 +202,7 @@ def test_coverage_falls_as_batches_grow_while_the_loss_stays() -> None:
 
 @pytest.mark.parametrize("headless", [False, True], ids=["linear head", "no linear head"])
 @pytest.mark.parametrize("chunk", [1, 5 * VOCAB, 2**24])
-def test_token_nats_are_cross_entropy_and_padding_is_free(
+def test_token_nats_are_cross_entropy_and_what_is_not_scored_is_free(
     chunk: int, headless: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cross_entropy, "CHUNK", chunk)
@@ -211,12 +212,27 @@ def test_token_nats_are_cross_entropy_and_padding_is_free(
     y[1, 2:] = y[2] = IGNORE
     with torch.no_grad():
         expected = F.cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="none")
-        nats = token_nats(model, x, y)
-        nothing = token_nats(model, x, torch.full_like(y, IGNORE))
+        nats = token_nats(model, Rows.of(x, y))
+        nothing = token_nats(model, Rows.of(x, torch.full_like(y, IGNORE)))
     assert nats.dtype == torch.float64
-    assert torch.allclose(nats, expected.view(y.shape), rtol=1e-12, atol=0)
-    assert nats[1, 2:].tolist() == [0] * (BLOCK - 2), "padding is free"
-    assert nothing.tolist() == [[0] * BLOCK] * 3
+    assert torch.allclose(nats, expected, rtol=1e-12, atol=0)
+    assert nats[BLOCK + 2 :].tolist() == [0] * (2 * BLOCK - 2), "what is not scored is free"
+    assert nothing.tolist() == [0] * 3 * BLOCK
+
+
+@pytest.mark.parametrize("headless", [False, True], ids=["linear head", "no linear head"])
+def test_token_nats_of_rows_of_any_length_are_those_of_each_alone(headless: bool) -> None:
+    model: LanguageModel = Headless(a_model().eval()) if headless else a_model().eval()
+    lengths = [3, BLOCK, 1, 7, 7, 2]
+    x, y = torch.randint(0, VOCAB, (2, sum(lengths)))
+    y[[0, 5, 20]] = IGNORE
+    with torch.no_grad():
+        nats = token_nats(model, Rows(x, y, np.array(lengths)))
+        expected = [
+            F.cross_entropy(model(inputs[None])[0], targets, ignore_index=IGNORE, reduction="none")
+            for inputs, targets in zip(x.split(lengths), y.split(lengths), strict=True)
+        ]
+    assert torch.allclose(nats, torch.cat(expected), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -225,7 +241,7 @@ def test_nats_are_made_in_float32_at_least(dtype: torch.dtype) -> None:
     model = Table((8 * torch.randn(VOCAB, VOCAB)).to(dtype))
     x, y = torch.randint(0, VOCAB, (2, 4, BLOCK))
     expected = F.cross_entropy(model(x).double().flatten(0, 1), y.flatten(), reduction="none")
-    assert token_nats(model, x, y).flatten().tolist() == pytest.approx(expected.tolist(), abs=2e-5)
+    assert token_nats(model, Rows.of(x, y)).tolist() == pytest.approx(expected.tolist(), abs=2e-5)
 
 
 def test_a_model_without_a_linear_head_gets_the_same_losses() -> None:

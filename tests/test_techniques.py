@@ -3,41 +3,43 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-import re
 import sys
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from shortrun.errors import UserError
-from shortrun.model.attention import CausalSelfAttention, Rotary, Titles, attend
+from shortrun.model.attention import CausalSelfAttention, Rotary
 from shortrun.model.dropout import Dropout, drop
 from shortrun.model.gpt import GPT
+from shortrun.model.layout import GROUP, Layout, cuts
+from shortrun.optim.muon import Muon
 from shortrun.optim.optimizers import make_optimizer
 from shortrun.optim.schedules import decay_scale, lr_scale
 from shortrun.recipe import ModelConfig, OptimConfig, Recipe, ScheduleConfig
-from shortrun.tokens.batches import Batch
+from shortrun.runs.checkpoints import newest_checkpoint
+from shortrun.runs.folder import RunFolder
+from shortrun.tokens.batches import RowBatch
+from shortrun.tokens.rows import Rows
 from shortrun.train.fit import resume, train
 from shortrun.train.objective import Objective
 from shortrun.train.step import TrainingStep, passes_per_step
-from tests.conftest import tiny_recipe
-from tests.test_objective import symmetric_divergence
-from tests.test_training import assert_same_end
+from tests.conftest import assert_same_end, tiny_recipe
 
 EOS, VOCAB, BLOCK = 1, 40, 12
 EVERY_MODEL = {
     "positions": "rotary", "norm": "rmsnorm", "bias": False, "mlp": "swiglu", "block": "parallel", "scale_embeddings": True,
-    "tied_head": False, "init": "residual", "output_gate": True, "layer_scale": 0.1, "qk_norm": True, "isolate_titles": True,
-    "word_dropout": 0.1,
+    "tied_head": False, "init": "residual", "output_gate": True, "layer_scale": 0.1, "qk_norm": True, "word_dropout": 0.1,
 }  # fmt: skip
 
 
@@ -62,63 +64,86 @@ def test_the_reports_parameter_counts(settings: dict[str, int], vocab: int, bloc
     assert GPT(ModelConfig.model_validate(settings), vocab, block, EOS).count_parameters() == parameters
 
 
-@pytest.mark.parametrize("isolate", [False, True])
-def test_attention_is_the_plain_softmax(isolate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both of its ways, the product written out and torch's kernel, against softmax(q k^T / sqrt(K)) v in einsums."""
+def plainly(attention: CausalSelfAttention, x_ND: Tensor, lengths: list[int]) -> Tensor:
+    """softmax(q k^T / sqrt(K)) v in einsums, over all positions of all rows, under the mask of who may see whom."""
+    N, H = len(x_ND), attention.n_head
+    q, k, v = attention.qkv(x_ND).view(N, 3, H, -1).unbind(1)
+    row = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    allowed = (row[:, None] == row[None, :]).tril()
+    scores = torch.einsum("ihk,jhk->hij", q, k) / math.sqrt(q.shape[-1])
+    weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+    mixed: Tensor = attention.proj(torch.einsum("hij,jhk->ihk", weights, v).reshape(N, -1))
+    return mixed
+
+
+@pytest.mark.parametrize("lengths", [[BLOCK] * 3, [5, 9, BLOCK], [1, 1, 8]])
+def test_attention_is_the_plain_softmax(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of its ways, the product written out and torch's kernel."""
     torch.manual_seed(0)
     attention = CausalSelfAttention(ModelConfig(n_layer=1, n_head=2, d_model=16, dropout=0.0), BLOCK).double()
-    x, ids = torch.randn(3, BLOCK, 16, dtype=torch.float64), torch.randint(0, 4, (3, BLOCK))
-    q, k, v = attention.qkv(x).view(3, BLOCK, 3, 2, 8).unbind(2)
-    scores = torch.einsum("bihk,bjhk->bhij", q, k) / math.sqrt(8)
-    allowed = torch.ones(BLOCK, BLOCK).tril().bool().expand(3, 1, BLOCK, BLOCK)
-    if isolate:
-        allowed = Titles(ids, EOS).same_BTT()[:, None]
-    weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
-    expected = attention.proj(torch.einsum("bhij,bjhk->bihk", weights, v).reshape(3, BLOCK, 16))
-    assert torch.allclose(attention(x, Titles(ids, EOS) if isolate else None), expected, atol=1e-12)
+    x_ND = torch.randn(sum(lengths), 16, dtype=torch.float64)
+    layout = Layout.of(np.array(lengths), x_ND.device)
+    expected = plainly(attention, x_ND, lengths)
+    assert torch.allclose(attention(x_ND, layout), expected, atol=1e-12)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # then, and off the CPU, it is torch's kernel
-    assert torch.allclose(attention(x, Titles(ids, EOS) if isolate else None), expected, atol=1e-12)
+    assert torch.allclose(attention(x_ND, layout), expected, atol=1e-12)
 
 
-@given(lengths=st.lists(st.integers(1, 33), min_size=30, max_size=60), block=st.sampled_from([64, 96, 128, 256]))
-def test_attention_in_pieces_is_attention_under_the_mask(lengths: list[int], block: int) -> None:
-    """Isolated titles of many lengths, in rows that begin and end inside one: outputs and gradients, and what is saved."""
-    ids = torch.cat([torch.tensor([EOS] + [5] * (length - 1)) for length in lengths])
-    ids = ids.repeat(2 + 2 * block // len(ids))[3 : 3 + 2 * block].view(2, block)
-    titles = Titles(ids, EOS)
-    longest = max(
-        len(run) for row in ids.tolist() for run in re.split("(?=e)", "".join("e" if i == EOS else "." for i in row))
-    )
-    fits = [width for width in (16, 32, 64) if longest <= width]
-    assert titles.width == (fits[0] if fits and block % fits[0] == 0 and 4 * fits[0] <= block else None)
+@given(lengths=st.lists(st.integers(1, 33), min_size=1, max_size=60), sort=st.booleans())
+def test_attention_in_groups_is_attention_under_the_mask(lengths: list[int], sort: bool) -> None:
+    """Rows of any length, padded by groups or not: outputs and gradients."""
+    lengths = sorted(lengths) if sort else lengths
     torch.manual_seed(0)
-    q, k, v = (torch.randn(2, 3, block, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    found = attend(q, k, v, titles, 0.0)
-    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=titles.same_BTT()[:, None])
+    attention = CausalSelfAttention(ModelConfig(n_layer=1, n_head=2, d_model=8, dropout=0.0), 33).double()
+    x_ND = torch.randn(sum(lengths), 8, dtype=torch.float64, requires_grad=True)
+    found, expected = attention(x_ND, Layout.of(np.array(lengths), x_ND.device)), plainly(attention, x_ND, lengths)
     assert torch.allclose(found, expected, atol=1e-12)
-    weights = torch.randn_like(found)
-    for one, other in zip(
-        *(torch.autograd.grad((y * weights).sum(), (q, k, v)) for y in (found, expected)), strict=True
-    ):
-        assert torch.allclose(one, other, atol=1e-11)
+    weights, inputs = torch.randn_like(found), (x_ND, attention.qkv.weight)
+    gradients = (torch.autograd.grad((y * weights).sum(), inputs) for y in (found, expected))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-10)
 
 
-def test_isolated_titles_never_see_each_other() -> None:
-    """Changing one title leaves the logits of all others as they were, bit for bit, in training mode with dropout too."""
-    ids = torch.tensor([[EOS, 5, 6, EOS, 7, 8, 9, EOS, 5, 5, 6, 7]])
+@given(st.lists(st.tuples(st.integers(1, 33), st.integers(1, 20)), min_size=1, max_size=8))
+def test_groups_cost_the_least_there_can_be(runs: list[tuple[int, int]]) -> None:
+    """Padding and GROUP for each group, against every way to cut where the length changes."""
+    lengths = np.array([length for length, count in runs for _ in range(count)])
+    changes = [int(place) + 1 for place in np.flatnonzero(np.diff(lengths))]
+
+    def cost(pieces: list[tuple[int, int]]) -> int:
+        return sum(GROUP + int((lengths[first:stop].max() - lengths[first:stop]).sum()) for first, stop in pieces)
+
+    ways = [
+        list(pairwise([0, *chosen, len(lengths)]))
+        for number in range(len(changes) + 1)
+        for chosen in combinations(changes, number)
+    ]
+    found = cuts(lengths)
+    assert found in ways, "every row is in one group"
+    assert cost(found) == min(map(cost, ways))
+
+
+def test_rows_never_see_each_other() -> None:
+    """Changing one leaves the hidden states of all others as they were, bit for bit, in training mode with dropout too."""
+    ids = torch.tensor([EOS, 5, 6, EOS, 7, 8, 9, EOS, 5, 5, 6, 7])
     changed = ids.clone()
-    changed[0, 4:7] = torch.tensor([20, 21, 22])  # the second title
-    for dropout in (0.0, 0.5):
-        model = a_gpt(isolate_titles=True, positions="rotary", dropout=dropout).train(dropout > 0)
-        outputs = []
-        for row in (ids, changed):
-            torch.manual_seed(3)
-            outputs.append(model(row))
-        others = [0, 1, 2, 3, 7, 8, 9, 10, 11]
-        assert torch.equal(outputs[0][:, others], outputs[1][:, others])
-        assert not torch.allclose(outputs[0][:, 4:7], outputs[1][:, 4:7])
-    seeing = a_gpt(positions="rotary")
-    assert not torch.allclose(seeing(ids)[:, 8:], seeing(changed)[:, 8:])
+    changed[4:7] = torch.tensor([20, 21, 22])  # the second of three rows
+    others = [0, 1, 2, 3, 7, 8, 9, 10, 11]
+    for positions in ("rotary", "learned"):
+        for dropout in (0.0, 0.5):
+            model = a_gpt(positions=positions, dropout=dropout).train(dropout > 0)
+            outputs = []
+            for row in (ids, changed):
+                torch.manual_seed(3)
+                outputs.append(model.hidden(Rows(row, row, np.array([3, 4, 5]))))
+            assert torch.equal(outputs[0][others], outputs[1][others])
+            assert not torch.allclose(outputs[0][4:7], outputs[1][4:7])
+        alone = a_gpt(positions=positions)
+        together = alone.hidden(Rows(ids, ids, np.array([3, 4, 5]))) @ alone.head_VD.T
+        one_by_one = [alone(piece[None])[0] for piece in torch.split(ids, [3, 4, 5])]
+        assert torch.allclose(together, torch.cat(one_by_one), atol=1e-4)
+        in_one_row = a_gpt(positions=positions)
+        assert not torch.allclose(in_one_row(ids[None])[:, 8:], in_one_row(changed[None])[:, 8:])
 
 
 @pytest.mark.parametrize("p", [0.0603, 0.5, 0.99])
@@ -142,11 +167,12 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
     assert drop(x, 0.0) is x
 
 
-def test_attention_dropout_works_under_the_mask() -> None:
+def test_attention_dropout_drops_weights() -> None:
     attention = CausalSelfAttention(ModelConfig(n_layer=1, n_head=2, d_model=16, dropout=0.5), BLOCK).train()
     attention.resid_drop = Dropout(0.0)
-    x, mask = torch.randn(1, BLOCK, 16), Titles(torch.full((1, BLOCK), 5), EOS)
-    assert not torch.allclose(attention(x, mask), attention(x, mask))
+    x, layout = torch.randn(BLOCK, 16), Layout.full(1, BLOCK)
+    assert not torch.allclose(attention(x, layout), attention(x, layout))
+    assert torch.equal(attention.eval()(x, layout), attention(x, layout))
 
 
 def test_rotary_scores_depend_on_the_distance_alone() -> None:
@@ -162,13 +188,13 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
 
 
 def test_parts_of_a_block() -> None:
-    x = torch.randn(2, BLOCK, 16)
+    x, rows = torch.randn(2 * BLOCK, 16), Layout.full(2, BLOCK)
     block: Any = a_gpt(block="parallel").blocks[0]
-    assert torch.allclose(block(x, None), x + block.attn(block.ln1(x), None) + block.mlp(block.ln1(x)), atol=1e-6)
+    assert torch.allclose(block(x, rows), x + block.attn(block.ln1(x), rows) + block.mlp(block.ln1(x)), atol=1e-6)
     block = a_gpt(layer_scale=0.1).blocks[0]
     nn.init.zeros_(block.scale1.factor)
     nn.init.zeros_(block.scale2.factor)
-    assert torch.equal(block(x, None), x)
+    assert torch.equal(block(x, rows), x)
     mlp: Any = a_gpt(mlp="swiglu").blocks[0].mlp
     gate, value = mlp.gate_value(x).chunk(2, -1)
     assert gate.shape[-1] == 48  # 8/3 of 16, up to a multiple of 8
@@ -178,7 +204,7 @@ def test_parts_of_a_block() -> None:
     attention: Any = a_gpt(output_gate=True).blocks[0].attn
     nn.init.zeros_(attention.gate.weight)
     nn.init.constant_(attention.gate.bias, -100.0)
-    assert torch.allclose(attention(x), attention.proj.bias.expand(2, BLOCK, 16), atol=1e-5)
+    assert torch.allclose(attention(x, rows), attention.proj.bias.expand(2 * BLOCK, 16), atol=1e-5)
 
 
 def test_switches_of_the_ends() -> None:
@@ -205,18 +231,18 @@ def a_recipe(**sections: dict[str, Any]) -> Recipe:
     return Recipe.model_validate({"data": {"source": "synthetic"}, "model": {"n_head": 2, "d_model": 16}, **sections})
 
 
-def a_batch() -> Batch:
+def a_batch() -> RowBatch:
     torch.manual_seed(9)
     x, y = torch.randint(2, VOCAB, (4, BLOCK)), torch.randint(2, VOCAB, (4, BLOCK))
     y[3, 5:] = -100
-    return Batch(x, y, int((y != -100).sum()), None)  # type: ignore[arg-type]
+    return RowBatch(x, y, int((y != -100).sum()), np.zeros(0, dtype=np.int64))
 
 
 def a_step(model: GPT, recipe: Recipe) -> TrainingStep:
     return TrainingStep(Objective(model, recipe.train), model, make_optimizer(model, recipe.optim), recipe)
 
 
-def loss_at(model: GPT, batch: Batch) -> Tensor:
+def loss_at(model: GPT, batch: RowBatch) -> Tensor:
     return F.cross_entropy(model(batch.x_BT).flatten(0, 1), batch.y_BT.flatten())
 
 
@@ -240,6 +266,11 @@ def test_sam_steps_by_the_gradient_at_the_worst_nearby_point(kind: str) -> None:
     for w, before, g in zip(model.parameters(), weights, worst, strict=True):
         assert torch.allclose(w, before - 0.1 * g, atol=1e-5)
     assert passes_per_step(recipe) == 2
+
+
+def symmetric_divergence(one_NV: Tensor, other_NV: Tensor) -> Tensor:
+    p, q = one_NV.softmax(-1), other_NV.softmax(-1)
+    return ((p * (p / q).log()).sum(-1) + (q * (q / p).log()).sum(-1)) / 2
 
 
 def test_rdrop_pulls_two_dropped_passes_together() -> None:
@@ -284,7 +315,7 @@ def test_what_muon_adamw_and_decay_take_care_of() -> None:
     assert decaying == {name for name in names.values() if name.endswith("gate.weight")}
     every = {names[id(p)] for part in (muon, adamw) for group in part.param_groups for p in group["params"]}
     assert every == set(names.values())
-    assert [type(part) for part in (muon, adamw)] == [torch.optim.Muon, torch.optim.AdamW]
+    assert [type(part) for part in (muon, adamw)] == [Muon, torch.optim.AdamW]
     (plain,) = make_optimizer(model, OptimConfig(name="adamw", weight_decay=0.1)).parts
     assert [group["weight_decay"] for group in plain.param_groups] == [0.1]
 
@@ -324,7 +355,7 @@ def test_weight_decays_own_schedule() -> None:
     optimizer = make_optimizer(model, OptimConfig(name="adamw", lr=0.5, weight_decay=0.4))
     before = model.token_emb.weight.detach().clone()
     model.token_emb.weight.grad = torch.zeros_like(before)
-    optimizer.step(rate=0.1, decay=0.25)
+    optimizer.step(lr_scale=0.1, decay_scale=0.25)
     assert torch.allclose(model.token_emb.weight, before * (1 - 0.5 * 0.1 * 0.4 * 0.25))
 
 
@@ -352,6 +383,8 @@ SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
     **{f"model.{name}": {"model": {name: value}} for name, value in EVERY_MODEL.items()},
     "model.mlp=relu2": {"model": {"mlp": "relu2"}},
     "every model switch": {"model": EVERY_MODEL},
+    "documents": {"batches": {"mode": "documents"}},
+    "documents with rdrop": {"batches": {"mode": "documents"}, "train": {"rdrop": 2.0}, "model": {"word_dropout": 0.1}},
     "muon": {
         "optim": {"name": "muon", "decay": "matrices", "weight_decay": 0.1},
         "schedule": {"name": "wsd", "warmup": 3},
@@ -382,18 +415,12 @@ def test_every_switch_trains_and_resumes_bitwise(name: str, titles_file: Path, t
     train(recipe, tmp_path / "stopped", max_steps=4)
     resume(tmp_path / "stopped")
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
-    plain = json.loads((tmp_path / "whole" / "scores.json").read_text())
-    assert math.isfinite(plain["loss"])
-    assert whole["passes"] == whole["steps"] * passes_per_step(recipe)
+    assert math.isfinite(whole.evaluation.loss.loss)
+    assert whole.budget.passes == whole.budget.steps * passes_per_step(recipe)
 
 
 def test_the_average_of_the_weights_is_what_is_scored(titles_file: Path, tmp_path: Path) -> None:
     """With a decay of 0.9 over three steps, the model on disk is the average written out."""
-    from safetensors.torch import load_file
-
-    from shortrun.runs.checkpoints import newest_checkpoint
-    from shortrun.runs.folder import RunFolder
-
     raw = []
     for steps in (1, 2, 3):
         train(tiny_recipe(titles_file), tmp_path / f"raw{steps}", max_steps=steps)

@@ -6,10 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shortrun.tokens.encoded import IGNORE, EncodedDocuments
+from shortrun.tokens.encoded import EncodedDocuments
+from shortrun.tokens.rows import IGNORE
 from shortrun.tokens.windows import Windows, of_like_length, rows_of, windows_of
 
 EOS = 1
@@ -37,8 +39,9 @@ def windows_by_definition(ids: list[int], block: int) -> list[tuple[list[int], l
 
 
 def row(windows: Windows, documents: EncodedDocuments, number: int) -> tuple[list[int], list[int]]:
-    x, y = rows_of(documents, windows, np.array([number]))
-    return x[0].tolist(), y[0].tolist()
+    rows = rows_of(documents, windows, np.array([number]))
+    assert rows.lengths_B.tolist() == [len(rows.x_N)] == [len(rows.y_N)]
+    return rows.x_N.tolist(), rows.y_N.tolist()
 
 
 @given(lengths_of_documents, blocks)
@@ -77,18 +80,19 @@ def test_every_target_counts_once_and_sees_half_a_block(lengths: list[int], bloc
 
 
 @given(lengths_of_documents, blocks, st.data())
-def test_rows_together_are_the_rows_alone_with_padding(lengths: list[int], block: int, draw: st.DataObject) -> None:
-    """Any windows in any order; the padding behind the shorter ones counts for nothing."""
+def test_rows_together_are_the_rows_alone_end_to_end(lengths: list[int], block: int, draw: st.DataObject) -> None:
+    """Any windows in any order, with nothing between them."""
     in_memory = EncodedDocuments.of(distinct_documents(lengths), EOS)
     dtype = draw.draw(st.sampled_from([np.uint16, np.int32]))  # the types that files have
     documents = EncodedDocuments(in_memory.ids_N.astype(dtype), in_memory.ends_D, EOS)
     windows = windows_of(documents.lengths_D, block)
     chosen = draw.draw(st.lists(st.integers(0, len(windows) - 1), min_size=1, max_size=8))
-    x, y = rows_of(documents, windows, np.array(chosen))
+    rows = rows_of(documents, windows, np.array(chosen))
     alone = [row(windows, documents, number) for number in chosen]
-    width = max(len(inputs) for inputs, _ in alone)
-    assert x.tolist() == [inputs + [EOS] * (width - len(inputs)) for inputs, _ in alone]
-    assert y.tolist() == [targets + [IGNORE] * (width - len(targets)) for _, targets in alone]
+    assert (rows.x_N.dtype, rows.y_N.dtype) == (torch.int64, torch.int64)
+    assert rows.x_N.tolist() == [token for inputs, _ in alone for token in inputs]
+    assert rows.y_N.tolist() == [token for _, targets in alone for token in targets]
+    assert rows.lengths_B.tolist() == [len(inputs) for inputs, _ in alone]
 
 
 @given(lengths_of_documents, blocks, st.integers(1, 100))

@@ -128,7 +128,11 @@ def parse_recipe(content: str | Mapping[str, Any], origin: str) -> tuple[Recipe,
 
 
 def to_toml(recipe: Recipe, explain: bool = False) -> str:
-    """The recipe as TOML text; with `explain`, each field's meaning stands above it as a comment."""
+    """The recipe as TOML text that `load_recipe` takes; with `explain`, each field's meaning stands above it as a comment.
+
+    A field that nothing reads is a comment too, because a file that sets one is refused.
+    """
+    unread = dict(recipe.unread())
     lines: list[str] = []
     for section, fields in recipe:
         about = type(fields)
@@ -136,19 +140,24 @@ def to_toml(recipe: Recipe, explain: bool = False) -> str:
         for name, value in fields:
             if explain:
                 lines.append("# " + " ".join(str(about.model_fields[name].description).split()))
-            # TOML has no null: a field without a value is a comment
-            lines.append(f"# {name} is not set" if value is None else f"{name} = {toml_value(value)}")
+            if value is None:  # TOML has no null
+                lines.append(f"# {name} is not set")
+            elif reader := unread.get(f"{section}.{name}"):
+                lines.append(f"# {name} = {toml_value(value)}  # {_only(reader)}")
+            else:
+                lines.append(f"{name} = {toml_value(value)}")
         lines.append("")
     return "\n".join(lines)
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
-    """One line for each field in which two recipes differ."""
+    """One line for each field in which two recipes differ, but for those that nothing reads in either."""
+    unread = dict(old.unread()).keys() & dict(new.unread()).keys()
     return [
         f"{section}.{name}: {value!r} -> {getattr(getattr(new, section), name)!r}"
         for section, fields in old
         for name, value in fields
-        if value != getattr(getattr(new, section), name)
+        if value != getattr(getattr(new, section), name) and f"{section}.{name}" not in unread
     ]
 
 
@@ -303,7 +312,7 @@ def _useless(recipe: Recipe, layers: Layers) -> Iterator[str]:
     for name, reader in recipe.unread():
         given, gate = (layers.origins.get(_place(each)) for each in (name, reader.gate))
         if given and layers.order.index(given) >= (layers.order.index(gate) if gate else 0):
-            yield f"{given}: {name} = {recipe.value(name)!r} does nothing here: {_wants(reader)}"
+            yield f"{given}: {name} = {recipe.value(name)!r} does nothing here: it is {_only(reader)}"
 
 
 def _place(name: str) -> Place:
@@ -311,6 +320,6 @@ def _place(name: str) -> Place:
     return section, field_name
 
 
-def _wants(reader: Reader) -> str:
+def _only(reader: Reader) -> str:
     values = " or ".join(json.dumps(value) for value in reader.values)
-    return f"it is only read with {reader.gate} = {values}"
+    return f"only read with {reader.gate} = {values}"

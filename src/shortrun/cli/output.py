@@ -86,7 +86,7 @@ def show_evaluation(report: Report, count: int) -> None:
     print(
         "the training documents can't be read any more" if share is None else f"{share:.2%} of them were trained on too"
     )
-    for kind in ("hardest", "easiest"):
+    for kind in ("hardest", "easiest") if count else ():
         print(f"\n{kind} documents (nats per character):")
         for found in result[kind]:
             print(f"  {found['loss']:.3f}  {shortened(visible(found['document']))}")

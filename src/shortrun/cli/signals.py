@@ -38,7 +38,9 @@ def stopping(run: Path, say: Callable[[str], None]) -> Iterator[Callable[[], int
 
 @contextmanager
 def _catching(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
+    """Catches signals from the first call of `stop` on: before a step has been taken there is nothing to save."""
     came = 0
+    before: dict[signal.Signals, signal._HANDLER] = {}
 
     def remember(number: int, _: FrameType | None) -> None:
         nonlocal came
@@ -46,9 +48,13 @@ def _catching(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
         say("Finishing the step and saving; once more to stop at once, back to the last checkpoint.")
         _set(before)
 
-    before = {number: signal.signal(number, remember) for number in SIGNALS}
+    def stop() -> int:
+        if not before:
+            before.update({number: signal.signal(number, remember) for number in SIGNALS})
+        return came
+
     try:
-        yield lambda: came
+        yield stop
     finally:
         _set(before)
 

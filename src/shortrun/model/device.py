@@ -135,14 +135,17 @@ def make_repeatable(threads: int | None) -> int:
 @contextmanager
 def repeatable(threads: int | None) -> Iterator[int]:
     """Does what `make_repeatable` does for a while, then sets torch's threads, algorithms and random state back."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads_before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         try:
             yield make_repeatable(threads)
         finally:
-            torch.set_num_threads(before[0])
-            torch.use_deterministic_algorithms(before[1])
+            torch.set_num_threads(threads_before)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
 def keep_freed_memory() -> None:

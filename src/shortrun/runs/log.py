@@ -33,7 +33,9 @@ class MetricsLog:
         self._file.seek(kept)
         if kept == keep_bytes:
             return []
-        return [f"{self._path} has lost lines: it held {keep_bytes:,} bytes at the checkpoint and goes on after {kept:,}"]
+        return [
+            f"{self._path} has lost lines: it held {keep_bytes:,} bytes at the checkpoint and goes on after {kept:,}"
+        ]
 
     def event(self, name: str, **fields: Any) -> None:
         """Writes an event, so that whoever follows the file sees it at once."""

@@ -15,7 +15,6 @@ from shortrun.runs.checkpoints import load_weights, newest_checkpoint, whole_che
 from shortrun.runs.folder import RunFolder
 from shortrun.tokens.tokenizer import Tokenizer
 
-
 AT_ONCE = 256
 """Documents that are sampled together: more take no less time each."""
 
@@ -89,7 +88,5 @@ def _load(folder: RunFolder, every: bool) -> list[Trained]:
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise UserError("\n".join([f"{checkpoint.path} holds another model's weights: {reason}", *notes])) from None
-        models.append(
-            Trained(recipe, tokenizer, model.to(device).eval(), checkpoint.progress.step, (*notes, *damaged))
-        )
+        models.append(Trained(recipe, tokenizer, model.to(device).eval(), checkpoint.progress.step, (*notes, *damaged)))
     return models

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from shortrun.model.language_model import LanguageModel
+from shortrun.recipe import BatchesConfig
 from shortrun.score.cross_entropy import token_nats
 from shortrun.score.intervals import bootstrap_interval
 from shortrun.score.losses import EOS_BYTES, EOS_CHARACTERS, Loss, OfficialLoss
@@ -102,13 +103,19 @@ class ScoringSet:
         pieces = [np.array(piece, dtype=np.int32) for piece in tokenizer.encode_joined(documents)]
         return cls(encoded, np.concatenate(pieces), documents)
 
-    def evaluate(self, model: LanguageModel, *, block_size: int, batch_size: int, share: Share = ALL) -> Evaluation:
-        """All losses of a model; block_size and batch_size are the geometry of the official one."""
+    def evaluate(self, model: LanguageModel, geometry: BatchesConfig, *, share: Share = ALL) -> Evaluation:
+        """All losses of a model; how it was given rows in training is the geometry of the official one."""
         nats_D = document_nats(model, self.encoded, share=share)
         return Evaluation(
             loss=self.summed(nats_D),
             official=official_loss(
-                model, self.stream, self.characters, block_size=block_size, batch_size=batch_size, share=share
+                model,
+                self.stream,
+                self.characters,
+                block_size=geometry.block_size,
+                batch_size=geometry.batch_size,
+                isolate=self.encoded.eos if geometry.mode == "documents" else None,
+                share=share,
             ),
             nats_D=nats_D,
             characters_D=self.documents.lengths_D() + EOS_CHARACTERS,
@@ -154,9 +161,14 @@ def official_loss(
     *,
     block_size: int,
     batch_size: int,
+    isolate: int | None = None,
     share: Share = ALL,
 ) -> OfficialLoss:
-    """Mainrun's validation loss of a stream of ids (the joined text, encoded), with its coverage."""
+    """Mainrun's validation loss of a stream of ids (the joined text, encoded), with its coverage.
+
+    isolate: the id of a document's end, in a model that was trained on one document a row. Its rows begin anew there, as
+    they would inside such a model's own forward pass, which is all that Mainrun's `evaluate()` calls.
+    """
     span = block_size * batch_size + 1
     starts = range(0, len(stream) - span + 1, span)
     nats = np.zeros(len(starts), dtype=np.float64)
@@ -164,10 +176,12 @@ def official_loss(
         for index, start in enumerate(starts):
             if share.has(index):
                 ids = torch.from_numpy(stream[start : start + span].astype(np.int64))
-                x_BT, y_BT = (side.view(batch_size, block_size).to(device) for side in (ids[:-1], ids[1:]))
+                x_BT, y_BT = (side.view(batch_size, block_size) for side in (ids[:-1], ids[1:]))
                 at_once = max(TOKENS_AT_ONCE // block_size, 1)
                 pieces = zip(torch.split(x_BT, at_once), torch.split(y_BT, at_once), strict=True)
-                nats[index] = sum(float(token_nats(model, Rows.of(x, y)).sum()) for x, y in pieces)
+                rows = (Rows.of(x, y) for x, y in pieces)
+                whole = rows if isolate is None else (each.split_before(isolate) for each in rows)
+                nats[index] = sum(float(token_nats(model, each.to(device)).sum()) for each in whole)
     return OfficialLoss(
         nats=sum(share.combine(nats).tolist()),
         characters=characters,

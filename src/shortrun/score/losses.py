@@ -20,7 +20,8 @@ see at least half a block of context.
 joined text encoded as one stream of N tokens, read in spans of block_size * batch_size + 1 tokens that don't overlap,
 an incomplete last span dropped; cross-entropy of the targets inside spans, divided by *all* the characters. Its
 **coverage** is the share of the stream's N - 1 targets that were scored: what is not covered lowers the loss for free.
-A stream shorter than one span scores nothing: loss 0, coverage 0.
+A stream shorter than one span scores nothing: loss 0, coverage 0. A model that was trained on one document a row keeps
+documents apart here too, as its forward pass would: within a row it begins anew after each `<eos>`.
 
 **perplexity** is exp(nats / targets): per token, so it compares only between runs with the same tokenizer.
 

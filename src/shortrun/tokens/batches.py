@@ -143,7 +143,7 @@ class StreamBatches:
         # spans starting at k * step_tokens fit while k * step_tokens + span < N; the original's comparison is strict
         self._cycle = max(1, ceil((self.tokens_per_epoch - span) / self._step_tokens))
 
-    def at(self, step: int) -> Batch:
+    def at(self, step: int) -> RowBatch:
         start = (step - 1) % self._cycle * self._step_tokens
         span = torch.from_numpy(self._documents.ids_N[start : start + self._step_tokens + 1].astype(np.int64))
         first, last = np.searchsorted(self._documents.ends_D, [start + 2, start + self._step_tokens + 2])
@@ -185,7 +185,7 @@ class ShuffledBatches:
         self._ends = documents.ends_D
         self._order = np.arange(len(documents.ends_D), dtype=np.int32)
 
-    def at(self, step: int) -> Batch:
+    def at(self, step: int) -> RowBatch:
         first = (step - 1) * self._step_tokens
         last = min(first + self._step_tokens, self._total_tokens)
         pieces, ended = [], []

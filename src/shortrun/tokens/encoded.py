@@ -55,9 +55,10 @@ class EncodedDocuments:
 def encoded_split(corpus: Corpus, split: str, tokenizer: Tokenizer) -> EncodedDocuments:
     """The ids of a split, from the cache or made and put there.
 
-    Raises UserError, showing a document, where the split is scored (any but "train") and the tokenizer does not give back
-    every document of it exactly.
+    Raises UserError for a split that the corpus has not, and, showing a document, where the split is scored (any but
+    "train") and the tokenizer does not give back every document of it exactly.
     """
+    documents = corpus.split(split)
     encode = tokenizer.encode_each if split == "train" else tokenizer.encode_losslessly
     type_code = _type_code(tokenizer)
 
@@ -65,7 +66,7 @@ def encoded_split(corpus: Corpus, split: str, tokenizer: Tokenizer) -> EncodedDo
         ends, written = array("q"), 0
         with (folder / "ids").open("wb") as file:
             ids = array(type_code)
-            for document in encode(corpus.split(split)):
+            for document in encode(documents):
                 ids.extend(document)
                 ids.append(tokenizer.eos)
                 ends.append(written + len(ids))

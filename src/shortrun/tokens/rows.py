@@ -52,6 +52,18 @@ class Rows:
         )
         return Rows(x_N, y_N, np.concatenate((self.lengths_B, np.array(more, dtype=np.int64))))
 
+    def split_before(self, token: int) -> Rows:
+        """The same positions in shorter rows, of which each begins with that token or where a row began; shortest first."""
+        begins = (self.x_N == token).numpy()
+        begins[np.cumsum(self.lengths_B) - self.lengths_B] = True
+        first = np.flatnonzero(begins)
+        lengths = np.diff(first, append=len(begins))
+        order = np.argsort(lengths, kind="stable")
+        lengths_B = lengths[order]
+        at_N = np.arange(len(begins)) + np.repeat(first[order] - (np.cumsum(lengths_B) - lengths_B), lengths_B)
+        place_N = torch.from_numpy(at_N)
+        return Rows(self.x_N[place_N], self.y_N[place_N], lengths_B)
+
     def padded(self) -> tuple[Tensor, Tensor]:
         """Inputs x_BT, filled up by zeros, and for each position of x_N its place among the B * T."""
         B, T = len(self.lengths_B), int(self.lengths_B.max())

@@ -68,12 +68,8 @@ def resume(
     data_path: where the run's files lie now, if they have moved. Raises UserError, with the differences, when recipe, data or tokenizer are no longer those the run began with.
     """
     folder = RunFolder.open(path)
-    recipe, unknown = folder.recipe(), folder.unknown_fields()
-    if unknown:
-        raise UserError(
-            f"{path} was made by an older shortrun and can be read, but not gone on with: this one does not know "
-            f"{', '.join(unknown)}"
-        )
+    recipe = folder.recipe()
+    _require_known(folder)
     if data_path:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": tuple(data_path)})})
     try:
@@ -128,8 +124,19 @@ def fit(
                 return Loop(parts, folder, log, checkpoint, on_event).run(min(max_steps or steps, steps), stop)
 
 
+def _require_known(folder: RunFolder) -> None:
+    """Raises UserError where a run's recipe says something that this version can't follow."""
+    unknown = folder.unknown_fields()
+    if unknown:
+        raise UserError(
+            f"{folder.path} was made by an older shortrun and can be read, but not gone on with: this one does not know "
+            f"{', '.join(unknown)}"
+        )
+
+
 def _require_same(folder: RunFolder, recipe: Recipe, prepared: Prepared) -> None:
     """Raises UserError unless a run is of this recipe, this data and this tokenizer."""
+    _require_known(folder)
     lines = [
         line for line in differences(folder.recipe(), recipe) if not line.startswith(("data.path", "tokenizer.path"))
     ]

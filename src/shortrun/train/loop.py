@@ -175,14 +175,9 @@ class Loop:
 
     def _score(self) -> tuple[Evaluation, Evaluation | None]:
         """The losses on the validation documents, and on the tuning documents where there are any."""
-        prepared, geometry = self.parts.prepared, self.recipe.batches
+        prepared, share = self.parts.prepared, self.processes.share()
         evaluations = [
-            scoring.evaluate(
-                self.parts.scored,
-                block_size=geometry.block_size,
-                batch_size=geometry.batch_size,
-                share=self.processes.share(),
-            )
+            scoring.evaluate(self.parts.scored, self.recipe.batches, share=share)
             for scoring in (prepared.validation, prepared.tuning)
             if scoring
         ]

@@ -100,21 +100,26 @@ def _worst_point_nearby(model: LanguageModel, config: OptimConfig) -> Iterator[N
     SAM (Foret et al. 2021, arXiv 2010.01412): rho * g / |g|. ASAM (Kwon et al. 2021, arXiv 2102.11600): the neighbourhood
     is scaled by s = |w| + eta for each weight, which makes the step rho * s^2 g / |s g|.
     """
-    moved = [(weight, weight.grad) for weight in model.parameters() if weight.grad is not None]
+    moved = [weight for weight in model.parameters() if weight.grad is not None]
 
-    def scaled(weight: Tensor, gradient: Tensor) -> Tensor:
-        return (weight.abs() + ASAM_ETA) * gradient if config.sharpness == "asam" else gradient
+    def scaled(weight: Tensor, vector: Tensor) -> Tensor:
+        return (weight.abs() + ASAM_ETA) * vector if config.sharpness == "asam" else vector
 
     with torch.no_grad():
-        # one parameter at a time, so that the copy that brings the weights back is the only one of their size
-        norms = torch.stack([torch.linalg.vector_norm(scaled(weight, gradient)) for weight, gradient in moved])
+        # one weight at a time, and no gradient is held on to, so that `before` is the only copy of the weights' size
+        norms = torch.stack([torch.linalg.vector_norm(scaled(weight, _gradient_of(weight))) for weight in moved])
         length = config.rho / (torch.linalg.vector_norm(norms).item() + 1e-12)
-        before = [weight.detach().clone() for weight, _ in moved]
-        for weight, gradient in moved:
-            weight.add_(scaled(weight, scaled(weight, gradient)), alpha=length)
+        before = [weight.detach().clone() for weight in moved]
+        for weight in moved:
+            weight.add_(scaled(weight, scaled(weight, _gradient_of(weight))), alpha=length)
     try:
         yield
     finally:
         with torch.no_grad():
-            for (weight, _), saved in zip(moved, before, strict=True):
+            for weight, saved in zip(moved, before, strict=True):
                 weight.copy_(saved)
+
+
+def _gradient_of(weight: nn.Parameter) -> Tensor:
+    assert weight.grad is not None
+    return weight.grad

@@ -87,16 +87,10 @@ def evaluate_run(
         scoring = ScoringSet.of_split(corpus, split, newest.tokenizer)
     else:
         scoring = ScoringSet.of(documents, newest.tokenizer)
-    geometry = newest.recipe.batches
     return Report(
         run=path,
         documents=scoring.documents,
-        evaluations={
-            trained.step: scoring.evaluate(
-                trained.model, block_size=geometry.block_size, batch_size=geometry.batch_size
-            )
-            for trained in models
-        },
+        evaluations={trained.step: scoring.evaluate(trained.model, newest.recipe.batches) for trained in models},
         share_in_training=scoring.documents.also_in(corpus.split("train")) / len(scoring.documents) if corpus else None,
         notes=newest.notes,
     )

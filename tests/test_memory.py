@@ -12,34 +12,38 @@ import pytest
 import torch
 from torch import Tensor
 
-from shortrun.cli.commands import run
 from shortrun.errors import UserError
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import load_recipe
-from shortrun.tokens.batches import Batch
+from shortrun.runs.result import Result
+from shortrun.tokens.batches import RowBatch
+from shortrun.train.events import Event
 from shortrun.train.fit import train
 from shortrun.train.memory import rows_at_once
 from shortrun.train.objective import Objective
 from shortrun.train.plan import plan
 from shortrun.train.step import TrainingStep
-from tests.conftest import tiny_recipe
-from tests.test_techniques import a_batch, a_gpt, a_recipe
+from tests.conftest import notes, run_command, tiny_recipe
+from tests.test_techniques import BLOCK, a_batch, a_gpt, a_recipe
 
 
-def gradients(model: GPT, recipe: Recipe, batch: Batch, rows: int | None) -> tuple[float, list[Tensor]]:
-    take = TrainingStep(Objective(model, recipe.train), model, make_optimizer(model, recipe.optim), recipe, rows=rows)
+def gradients(model: GPT, recipe: Recipe, batch: RowBatch, rows: int) -> tuple[float, list[Tensor]]:
+    """The loss of a step that takes so many rows at once, and the gradients that it leaves."""
+    optimizer = make_optimizer(model, recipe.optim)
+    take = TrainingStep(Objective(model, recipe.train), model, optimizer, recipe, positions=rows * BLOCK)
     loss = take(batch, 0.0, (0, 1)).loss
     return loss, [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("settings", [{}, {"rdrop": 2.0, "label_smoothing": 0.1}])
-def test_the_parts_gradients_add_up_to_the_batchs(settings: dict[str, Any], rows: int) -> None:
-    """The last row of the batch is mostly padding: a mean of the parts' means would be another gradient."""
+def test_the_micro_batches_gradients_add_up_to_the_batchs(settings: dict[str, Any], rows: int) -> None:
+    """The last row of the batch is mostly padding: a mean of the micro-batches' means would be another gradient."""
     recipe, batch = a_recipe(train=settings, optim={"grad_clip": 1e9}), a_batch()
-    whole_loss, whole = gradients(a_gpt(), recipe, batch, None)
+    assert len(batch.micro_batches(rows * BLOCK)) > 1
+    whole_loss, whole = gradients(a_gpt(), recipe, batch, 4)
     parts_loss, parts = gradients(a_gpt(), recipe, batch, rows)
     assert parts_loss == pytest.approx(whole_loss, rel=1e-6)
     for one, other in zip(whole, parts, strict=True):
@@ -52,7 +56,7 @@ def test_less_memory_means_fewer_rows_at_once() -> None:
 
     def rows(limit: float | None, device: str = "cpu") -> int:
         limited = recipe.model_copy(update={"train": recipe.train.model_copy(update={"memory_limit": limit})})
-        return rows_at_once(model, limited, device, processes=1)[0]
+        return rows_at_once(model, limited, torch.float32, device, processes=1)[0]
 
     assert rows(None, "cuda") == rows(64.0, "cuda") == 64
     assert rows(None) == rows(64.0) == 16, "2,048 tokens at once on a CPU"
@@ -66,15 +70,22 @@ def test_less_memory_means_fewer_rows_at_once() -> None:
 
 def test_the_plan_knows_the_limit_and_the_processes() -> None:
     limited = load_recipe("baseline", {"train": {"memory_limit": 1.3}})
-    assert plan(limited)["rows_at_once"] < plan(load_recipe("baseline"))["rows_at_once"] == 16
-    assert plan(limited)["memory_bytes"]["total"] <= 1.3e9
+    assert plan(limited).rows_at_once < plan(load_recipe("baseline")).rows_at_once == 16
+    assert plan(limited).memory_bytes["total"] <= 1.3e9
 
 
 def test_a_limited_run_learns_the_same(titles_file: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"model": {"dropout": 0.0}}
     whole = train(tiny_recipe(titles_file, **settings), tmp_path / "whole")
-    parts = train(tiny_recipe(titles_file, **settings, train={"epochs": 2, "memory_limit": 0.3512}), tmp_path / "parts")
-    assert parts["loss"] == pytest.approx(whole["loss"], abs=1e-5)
+    events: list[Event] = []
+    limited = tiny_recipe(titles_file, **settings, train={"epochs": 2, "memory_limit": 0.3512})
+    parts = train(limited, tmp_path / "parts", on_event=events.append)
+    assert "micro-batches of at most" in notes(events)
+    assert loss_of(parts) == pytest.approx(loss_of(whole), abs=1e-5)
+
+
+def loss_of(result: Result) -> float:
+    return result.evaluation.loss.loss
 
 
 def refusing(*_: object, **__: object) -> Callable[..., Tensor]:
@@ -85,13 +96,16 @@ def refusing(*_: object, **__: object) -> Callable[..., Tensor]:
 
 
 def test_auto_goes_on_without_torch_compile_and_says_why(
-    titles_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    titles_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", refusing)
     plain = train(tiny_recipe(titles_file), tmp_path / "plain", max_steps=3)
-    auto = train(tiny_recipe(titles_file, train={"compile": "auto"}), tmp_path / "auto", max_steps=3)
-    assert "goes on without it: no working C++ compiler\n" in capfd.readouterr().err
-    assert auto["loss"] == plain["loss"], "trying it leaves no trace, not even in dropout"
+    events: list[Event] = []
+    recipe = tiny_recipe(titles_file, train={"compile": "auto"})
+    auto = train(recipe, tmp_path / "auto", max_steps=3, on_event=events.append)
+    sentence = "torch.compile can't here, so training goes on without it: no working C++ compiler"
+    assert sentence in notes(events).splitlines(), "one line of it"
+    assert loss_of(auto) == loss_of(plain), "trying it leaves no trace, not even in dropout"
     with pytest.raises(UserError, match=r'train\.compile = "on", but torch\.compile can\'t: no working'):
         train(tiny_recipe(titles_file, train={"compile": "on"}), tmp_path / "on")
 
@@ -101,21 +115,30 @@ def test_a_compiled_model_learns_the_same(titles_file: Path, tmp_path: Path) -> 
     settings: dict[str, Any] = {"model": {"dropout": 0.0, "positions": "rotary", "norm": "rmsnorm", "mlp": "swiglu"}}
     plain = train(tiny_recipe(titles_file, **settings), tmp_path / "plain", max_steps=4)
     compiled = train(tiny_recipe(titles_file, **settings, train={"compile": "on"}), tmp_path / "compiled", max_steps=4)
-    assert compiled["loss"] == pytest.approx(plain["loss"], abs=1e-4)
+    assert loss_of(compiled) == pytest.approx(loss_of(plain), abs=1e-4)
 
 
-def test_the_plan_counts_what_a_run_then_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["plan", "baseline", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+def test_the_plan_counts_what_a_run_then_takes() -> None:
+    done = run_command("plan", "baseline", "--json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
     assert found["parameters"] == 27_172_864
     assert found["tokens"] == pytest.approx(7 * 1_133_101, rel=0.02)  # what HN-100k has
-    assert found["flops"] == found["tokens"] * GPT(load_recipe("baseline").model, 16_000, 128, eos=1).flops_per_token()
-    assert plan(load_recipe("asam-mid"))["passes_per_step"] == 2
-    assert plan(load_recipe("asam-mid"))["tokens"] == pytest.approx(10_149_888, rel=0.02)
-    one, four = (plan(load_recipe("modern"), gpus)["memory_bytes"]["activations"] for gpus in (1, 4))
+    model = GPT(load_recipe("baseline").model, 16_000, 128, eos=1)
+    assert found["flops"] == found["tokens"] * model.flops_per_token(128)
+    assert plan(load_recipe("asam-mid")).passes_per_step == 2
+    assert plan(load_recipe("asam-mid")).tokens == pytest.approx(10_149_888, rel=0.02)
+    one, four = (plan(load_recipe("modern"), gpus).memory_bytes["activations"] for gpus in (1, 4))
     assert one == 4 * four
-    assert run(["plan", "modern", "--gpus", "2"]) == 0
-    shown = capsys.readouterr().out
-    assert "each of 2 GPUs" in shown
-    assert "assumed" in shown
-    assert run(["plan", "baseline", "--data.num-titles", "all", "--data.path", "x.txt"]) == 2
+    done = run_command("plan", "modern", "--gpus", "2")
+    assert done.returncode == 0
+    assert "each of 2 GPUs" in done.stdout
+    assert "assumed" in done.stdout
+
+
+def test_the_plan_of_a_file_counts_it(titles_file: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(titles_file)
+    found, result = plan(recipe), train(recipe, tmp_path / "run")
+    assert (found.documents, found.tokens_from) == (360, "counted in the data")
+    assert found.parameters == pytest.approx(result.budget.parameters, rel=0.05)
+    assert run_command("plan", "baseline", "--data.path", tmp_path / "none.txt").returncode == 2
