@@ -1,15 +1,19 @@
 # make train    install, then train the quickstart recipe
-# make test     install what the tests need, then run them all
+# make quick    install what the tests need, then run all but the slow ones: under a minute on 2 cores, for all day
+# make test     run them all: what has to pass before a change is done
 # make check    lint, formatting, types
 # make docs     build the documentation into docs/_build
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test check docs clean
+.PHONY: train quick test check docs clean
 
 train: $(VENV)/.core
 	$(BIN)/shortrun train quickstart
+
+quick: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

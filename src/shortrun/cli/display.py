@@ -18,6 +18,8 @@ class Display:
         self._begun = Begun(0, 0, 1)
         self._task: TaskID | None = None
         self._validation = "-"
+        self._waiting: list[str] = []
+        self._saying = False
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -53,8 +55,20 @@ class Display:
                 self._validation = f"{event.validation.loss.loss:.4f}"
 
     def say(self, sentence: str) -> None:
-        """Writes a line of its own, above the bar."""
-        self.console.print(sentence, markup=False, soft_wrap=True)
+        """Writes a line of its own, above the bar.
+
+        A signal's handler may call it while another line is being written. Its line comes after that one, because the
+        console would write the one in its buffer twice.
+        """
+        self._waiting.append(sentence)
+        if self._saying:
+            return
+        self._saying = True
+        try:
+            while self._waiting:
+                self.console.print(self._waiting.pop(0), markup=False, soft_wrap=True)
+        finally:
+            self._saying = False
 
     def _step(self, at: StepTaken) -> None:
         speed, total = f"{at.tokens_per_second:,.0f}", self._begun.total_steps
