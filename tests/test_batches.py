@@ -13,10 +13,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from shortrun.errors import UserError
+from shortrun.model.layout import Layout
 from shortrun.recipe import BatchesConfig
-from shortrun.tokens.batches import RowBatch, ShuffledBatches, StreamBatches, make_batches
+from shortrun.tokens.batches import ROUND, DocumentBatches, RowBatch, ShuffledBatches, StreamBatches, make_batches
 from shortrun.tokens.encoded import EncodedDocuments
-from shortrun.tokens.rows import IGNORE
+from shortrun.tokens.rows import IGNORE, Rows
+from tests.test_windows import distinct_documents, windows_by_definition
 
 EOS = 1
 encoded_documents = st.lists(st.lists(st.integers(2, 90), max_size=12), min_size=1, max_size=40)
@@ -162,3 +164,144 @@ def test_shuffled_batches_are_the_shuffled_documents_laid_out_and_cut(
         assert batch.documents_ended.dtype == np.int64
         ended = [index for index in enders[step * size + 1 : (step + 1) * size + 1] if index >= 0]
         assert batch.documents_ended.tolist() == ended
+
+
+DOCUMENTS: dict[str, st.SearchStrategy[Any]] = {
+    "lengths": st.lists(st.integers(0, 40), min_size=1, max_size=40),
+    "block": st.integers(1, 16),
+    "rows": st.integers(1, 12),
+    "epochs": st.integers(1, 4),
+    "seed": st.integers(0, 2**32),
+}
+Row = tuple[tuple[int, ...], tuple[int, ...]]
+"""Inputs and targets; those that only are context are IGNORE."""
+
+
+def document_batches(lengths: list[int], block: int, rows: int, epochs: int, seed: int) -> DocumentBatches:
+    """Batches of documents in which no token stands twice."""
+    shape = BatchesConfig(mode="documents", block_size=block, batch_size=rows)
+    return DocumentBatches(EncodedDocuments.of(distinct_documents(lengths), EOS), shape, epochs, seed)
+
+
+def rows_in(micro_batches: list[Rows]) -> list[Row]:
+    """The rows that hold a target; the others only fill up."""
+    found: list[Row] = []
+    for rows in micro_batches:
+        lengths = rows.lengths_B.tolist()
+        sides = [[tuple(row.tolist()) for row in torch.split(side, lengths)] for side in (rows.x_N, rows.y_N)]
+        found += [(x, y) for x, y in zip(*sides, strict=True) if set(y) != {IGNORE}]
+    return found
+
+
+def all_rows(lengths: list[int], block: int) -> Counter[Row]:
+    """The windows of all documents, by their definition."""
+    return Counter(
+        (tuple(x), tuple(y)) for ids in distinct_documents(lengths) for x, y in windows_by_definition(ids, block)
+    )
+
+
+@settings(deadline=None)
+@given(**DOCUMENTS)
+def test_documents_are_targets_exactly_once_an_epoch(
+    lengths: list[int], block: int, rows: int, epochs: int, seed: int
+) -> None:
+    """Each alone in its windows; a step holds batch_size * block_size targets, but for less than one window."""
+    batches = document_batches(lengths, block, rows, epochs, seed)
+    steps = [batches.at(step) for step in range(1, batches.total_steps + 1)]
+    taken: Counter[Row] = Counter()
+    for batch in steps:
+        found = rows_in(batch.micro_batches(2**62))
+        assert batch.targets == sum(token != IGNORE for _, y in found for token in y) > 0
+        taken.update(found)
+    assert taken == Counter({row: epochs * count for row, count in all_rows(lengths, block).items()})
+    ended = np.concatenate([batch.documents_ended for batch in steps])
+    assert np.bincount(ended, minlength=len(lengths)).tolist() == [epochs] * len(lengths)
+    total, longest = sum(length + 1 for length in lengths), min(max(lengths) + 1, block)
+    assert batches.tokens_per_epoch == total
+    assert batches.every_document_equally
+    so_far = np.cumsum([batch.targets for batch in steps])
+    assert so_far[-1] == epochs * total
+    assert all(0 <= done - step * rows * block < longest for step, done in enumerate(so_far[:-1].tolist(), start=1))
+
+
+@settings(deadline=None)
+@given(**DOCUMENTS, jumps=st.lists(st.integers(0, 10**6), min_size=1, max_size=12))
+def test_a_batch_of_documents_depends_on_its_step_alone(
+    lengths: list[int], block: int, rows: int, epochs: int, seed: int, jumps: list[int]
+) -> None:
+    through, jumping = (document_batches(lengths, block, rows, epochs, seed) for _ in range(2))
+    steps = [through.at(step + 1) for step in range(through.total_steps)]
+    for step in [jump % through.total_steps for jump in jumps]:
+        batch = jumping.at(step + 1)
+        assert rows_in(batch.micro_batches(50)) == rows_in(steps[step].micro_batches(50))
+        assert batch.documents_ended.tolist() == steps[step].documents_ended.tolist()
+
+
+def test_documents_come_in_another_order_each_epoch_and_by_another_seed() -> None:
+    def order(seed: int) -> list[int]:
+        batches = document_batches([3] * 50, block=4, rows=1, epochs=3, seed=seed)  # one document a step
+        assert batches.total_steps == 150
+        return [int(batches.at(step).documents_ended[0]) for step in range(1, 151)]
+
+    found = order(1)
+    epochs = [found[:50], found[50:100], found[100:]]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(50))] * 3
+    assert len({tuple(epoch) for epoch in [*epochs, order(2)[:50], range(50)]}) == 5
+    assert order(1) == found
+
+
+@settings(deadline=None)
+@given(**DOCUMENTS, processes=st.integers(1, 5), positions=st.sampled_from([1, 20, 64, 150, 2**62]))
+def test_processes_share_a_batch_of_documents(
+    lengths: list[int], block: int, rows: int, epochs: int, seed: int, processes: int, positions: int
+) -> None:
+    """Together they take all of it, in equally many micro-batches, each of about so many positions and sorted by length."""
+    batches = document_batches(lengths, block, rows, epochs, seed)
+    for step in {1, batches.total_steps}:
+        batch = batches.at(step)
+        shares = [batch.micro_batches(positions, process, processes) for process in range(processes)]
+        assert len({len(share) for share in shares}) == 1
+        together = [row for share in shares for row in rows_in(share)]
+        assert Counter(together) == Counter(rows_in(batch.micro_batches(2**62)))
+        for rows_of_one in (micro_batch for share in shares for micro_batch in share):
+            sizes = [len(x) for x, _ in rows_in([rows_of_one])]
+            assert sizes == sorted(sizes)
+            assert sum(sizes) <= 1.1 * positions + block
+            assert len(rows_of_one.x_N) < sum(sizes) + ROUND or not sizes
+            assert len(rows_of_one.x_N) % ROUND == 0, "few numbers of rows, each of which oneDNN prepares for"
+            assert rows_of_one.lengths_B.max() <= block, "no model is asked for a longer row than it has"
+            assert ((rows_of_one.x_N >= 0) & (rows_of_one.x_N < 2 + sum(lengths))).all(), "nor for another token"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_few_positions_of_titles_count_for_nothing(processes: int) -> None:
+    """Lengths as in Hacker News titles, steps as in the baseline's shape: what fills up, and what attention pads."""
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.normal(12, 4, size=20_000).round(), 1, 40).astype(int).tolist()
+    batches = document_batches(lengths, block=128, rows=64, epochs=1, seed=0)
+    positions = counted = padded = 0
+    for step in range(1, batches.total_steps + 1):
+        for process in range(processes):
+            for rows in batches.at(step).micro_batches(2048, process, processes):
+                positions += len(rows.x_N)
+                counted += int((rows.y_N != IGNORE).sum())
+                padded += sum(
+                    group.rows * group.width for group in Layout.of(rows.lengths_B, torch.device("cpu")).groups
+                )
+    assert counted == sum(lengths) + len(lengths)
+    assert positions < 1.05 * counted
+    assert padded < 1.2 * counted
+
+
+def test_the_length_of_the_row_that_a_target_stands_in() -> None:
+    assert document_batches([2, 5, 9], block=10, rows=2, epochs=1, seed=0).row_length == (3**2 + 6**2 + 10**2) / 19
+    shuffled = BatchesConfig(mode="shuffled", block_size=8, batch_size=2)
+    assert make_batches(EncodedDocuments.of([[5] * 30], EOS), shuffled, 1, seed=0).row_length == 8
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("stream", StreamBatches), ("shuffled", ShuffledBatches), ("documents", DocumentBatches)]
+)
+def test_each_mode_has_its_batches(mode: str, kind: type) -> None:
+    shape = BatchesConfig.model_validate({"mode": mode, "block_size": 4, "batch_size": 2})
+    assert type(make_batches(EncodedDocuments.of([[5] * 30], EOS), shape, 1, seed=0)) is kind

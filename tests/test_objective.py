@@ -8,10 +8,15 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from shortrun.model.gpt import GPT
 from shortrun.model.language_model import LanguageModel
-from shortrun.recipe import TrainConfig
+from shortrun.recipe import GPT2_VOCABULARY, ModelConfig, TrainConfig
 from shortrun.score import cross_entropy
+from shortrun.score.cross_entropy import CHUNK
+from shortrun.score.evaluate import document_nats, official_loss
+from shortrun.tokens.encoded import EncodedDocuments
 from shortrun.tokens.rows import IGNORE, Rows
 from shortrun.train.objective import Objective, training_loss
 from tests.test_scores import BLOCK, VOCAB, Headless, a_model
@@ -131,26 +136,42 @@ def test_a_model_without_a_linear_head_is_trained_alike(switches: dict[str, floa
         assert torch.allclose(gradient, found[1][name], rtol=1e-9, atol=1e-12), name
 
 
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that is made under it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = function(*args, **(kwargs or {}))
+        for made in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(made, Tensor):
+                self.elements = max(self.elements, made.numel())
+        return result
+
+
 def test_the_logits_are_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """No tensor that the loss makes is as large as the logits, in its forward or its backward pass."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    largest = 0
-
-    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            made = [x for x in (result if isinstance(result, tuple | list) else [result]) if isinstance(x, Tensor)]
-            largest = max([largest, *(x.numel() for x in made)])
-            return result
-
     monkeypatch.setattr(cross_entropy, "CHUNK", 10 * V)
     hidden, head = torch.randn(400, D, requires_grad=True), torch.randn(V, D, requires_grad=True)
-    with Watch():  # type: ignore[no-untyped-call]
+    with Largest() as largest:
         found, _ = training_loss(hidden, head, torch.randint(V, (400,)), label_smoothing=0.1)
         found.backward()  # type: ignore[no-untyped-call]
-    assert 0 < largest <= 400 * D < 400 * V
+    assert 0 < largest.elements <= 400 * D < 400 * V
+
+
+def test_scoring_never_holds_all_logits_of_a_large_vocabulary() -> None:
+    """Of 1,100 targets over GPT-2's vocabulary, neither the documents' losses nor the official one."""
+    model = GPT(ModelConfig(n_layer=1, n_head=1, d_model=8), GPT2_VOCABULARY, 64, eos=1)
+    encoded = EncodedDocuments.of([[5, 6, 7] * 18] * 20, 1)
+    assert len(encoded.ids_N) == 1_100 > 3 * CHUNK / GPT2_VOCABULARY
+    with Largest() as largest:
+        document_nats(model, encoded)
+    assert 0.9 * CHUNK < largest.elements <= CHUNK
+    with Largest() as largest:
+        official_loss(model, encoded.ids_N, 1_000, block_size=64, batch_size=17)
+    assert 0.9 * CHUNK < largest.elements <= CHUNK
 
 
 def test_nats_are_exact_enough_in_bfloat16_to_compare() -> None:

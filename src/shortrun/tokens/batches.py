@@ -92,11 +92,14 @@ class DocumentBatch:
             rows_of(self.documents, self.windows, piece).filled(ROUND, self.documents.eos) for piece in shares[process]
         ]
         missing = max(map(len, shares)) - len(made)
-        nothing = Rows.of(*(torch.full((1, ROUND), value) for value in (self.documents.eos, IGNORE)))
+        # rows of one position, because a model may have no longer ones
+        nothing = Rows.of(*(torch.full((ROUND, 1), value) for value in (self.documents.eos, IGNORE)))
         return made + [nothing] * missing  # every process must take part in the sum
 
     def _pieces(self, chosen: NDArray[np.int64], positions: int) -> list[NDArray[np.int64]]:
         """The fewest pieces of about equally many positions, at most about `positions`."""
+        if not len(chosen):  # a short last batch, of fewer windows than there are processes
+            return []
         ends = np.cumsum(self.windows.lengths_W[chosen])
         number = ceil(ends[-1] / positions - SLACK)
         at = np.searchsorted(ends, ends[-1] * np.arange(1, number) / number)

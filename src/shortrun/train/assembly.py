@@ -64,8 +64,11 @@ def assemble(
     for anything that can't work, before a step is taken.
     """
     device, reason = choose_device(recipe.train.device)
-    dtype, sentence = choose_precision(precision or recipe.train.precision, device)
-    dtype = processes.firsts(dtype)
+    if precision:
+        dtype, sentence = getattr(torch, precision), f"{precision}, because the run began in it"
+    else:
+        dtype, sentence = choose_precision(recipe.train.precision, device)
+        dtype = processes.firsts(dtype)
     tokenizer = prepared.tokenizer
     batches = make_batches(prepared.train, recipe.batches, recipe.train.epochs, recipe.train.seed)
     data_sha256 = prepared.corpus.sha256
