@@ -11,12 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from shortrun.optim.muon import CUBIC, LINEAR, QUINTIC, Muon, orthogonalise
 
@@ -185,27 +182,6 @@ def test_refused_parameters(shape: tuple[int, ...], stacked: int, because: str) 
 def test_refused_settings(setting: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="out of range"):
         Muon([(nn.Parameter(torch.ones(2, 2)), 1)], **setting)  # type: ignore[arg-type]
-
-
-def test_a_sharded_matrix_moves_as_a_whole_one(tmp_path: Path) -> None:
-    """On a mesh of one process (test_parallel has two)."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
-    try:
-        mesh = init_device_mesh("cpu", (1,))
-        whole = matrices((48, 16), (16, 16))
-        sharded = [nn.Parameter(distribute_tensor(each.detach().clone(), mesh, [Shard(0)])) for each in whole]
-        one = Muon(zip(whole, (3, 1), strict=True), lr=LR)
-        other = Muon(zip(sharded, (3, 1), strict=True), lr=LR)
-        for each, shard in zip(whole, sharded, strict=True):
-            each.grad = matrices(shape_of(each), seed=1)[0].detach()
-            shard.grad = distribute_tensor(each.grad, mesh, [Shard(0)])
-        one.step()
-        other.step()
-        for each, shard in zip(whole, sharded, strict=True):
-            assert isinstance(shard.data, DTensor)
-            assert torch.equal(shard.data.full_tensor(), each)
-    finally:
-        dist.destroy_process_group()
 
 
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 24), st.integers(1, 24))

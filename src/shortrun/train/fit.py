@@ -198,7 +198,7 @@ def _greeting(parts: Assembly, folder: RunFolder) -> str:
         f"{splits['validation']['documents']:,} to validate; {counted(parts.model.count_parameters(), 'parameter')}; "
         f"{counted(batches.total_steps, 'step')} of {geometry.batch_size} x {geometry.block_size} tokens\n"
         f"{machine['precision']} on {machine['device']}, because {machine['device_reason']}; "
-        f"{counted(machine['threads'], 'thread')}; at most {min(parts.step.positions, batches.at(1).targets):,} tokens at "
+        f"{counted(machine['threads'], 'thread')}; at most {min(parts.step.positions, geometry.batch_size * geometry.block_size):,} tokens at "
         f"once; warmup {counted(warmup_steps(batches.total_steps, recipe.schedule), 'step')}; an evaluation every "
         f"{counted(interval, 'step')}\n"
         f"Run folder {folder.path}"
