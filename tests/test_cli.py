@@ -200,7 +200,7 @@ def test_help_is_worth_reading_and_needs_no_torch() -> None:
             "optim.rho = 0.05 does nothing here",
         ),  # its default, but given
         (["train", "quickstart", "--schedule.cycles=2"], "schedule.cycles = 2 does nothing here"),
-        (["train", "quickstart", "--model.rope-base", "500"], "model.rope_base = 500.0 does nothing here"),
+        (["train", "baseline", "--model.rope-base", "500"], "model.rope_base = 500.0 does nothing here"),
         (["plan", "baseline", "--optim.muon_lr", "0.1"], "optim.muon_lr = 0.1 does nothing here"),
         (["resume", "/nowhere"], "is not a run"),
         (["eval", "/nowhere"], "is not a run"),

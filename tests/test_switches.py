@@ -105,6 +105,7 @@ NO_ARITHMETIC: dict[str, tuple[Any, ...]] = {
     "train.evals_per_epoch": (3,),
     "train.checkpoint_every": (1,),
     "train.log_every": (1,),
+    "train.from_data": (),
     "train.memory_limit": (),
     "train.device": (),
     "train.threads": (),

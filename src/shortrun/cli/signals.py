@@ -38,7 +38,7 @@ def stopping(run: Path, say: Callable[[str], None]) -> Iterator[Callable[[], int
 
 @contextmanager
 def _catching(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
-    """Catches signals from the first call of `stop` on: before a step has been taken there is nothing to save."""
+    """Catches signals from the first call of `stop` on: before training has begun there is nothing to save."""
     came = 0
     before: dict[signal.Signals, signal._HANDLER] = {}
 

@@ -118,6 +118,7 @@ def fit(
                 if checkpoint is None:
                     log_beginning(log, parts.manifest, _counts(parts), folder)
                 on_event = on_event if processes.first else ignore
+                stop()  # whoever catches signals begins here, because from here on there is something to save
                 for note in [_greeting(parts, folder), *notes, *lost, *parts.notes, *_warnings(parts)]:
                     on_event(Note(note))
                 steps = parts.batches.total_steps
