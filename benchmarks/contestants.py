@@ -74,7 +74,7 @@ def ours(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
     from shortrun.model.make import make_model
     from shortrun.optim.optimizers import make_optimizer
     from shortrun.recipe import Recipe
-    from shortrun.tokens.batches import RowBatch
+    from shortrun.tokens.batch import RowBatch
     from shortrun.train.compiled import compile_model
     from shortrun.train.memory import rows_at_once
     from shortrun.train.objective import Objective

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from shortrun.errors import UserError
 from shortrun.model.layout import Layout
 from shortrun.recipe import BatchesConfig
-from shortrun.tokens.batches import ROUND, DocumentBatches, RowBatch, ShuffledBatches, StreamBatches, make_batches
+from shortrun.tokens.batch import ROUND, RowBatch
+from shortrun.tokens.batches import DocumentBatches, ShuffledBatches, StreamBatches, make_batches
 from shortrun.tokens.encoded import EncodedDocuments
 from shortrun.tokens.rows import IGNORE, Rows
 from tests.test_windows import distinct_documents, windows_by_definition

@@ -23,7 +23,8 @@ from shortrun.runs.checkpoints import load_weights, newest_checkpoint
 from shortrun.runs.folder import RunFolder
 from shortrun.score.evaluate import document_nats
 from shortrun.text.corpus import load_corpus
-from shortrun.tokens.batches import Batch, Batches, make_batches
+from shortrun.tokens.batch import Batch
+from shortrun.tokens.batches import Batches, make_batches
 from shortrun.tokens.rows import IGNORE
 from shortrun.train.fit import fit
 from shortrun.train.prepare import prepare

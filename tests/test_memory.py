@@ -18,7 +18,7 @@ from shortrun.optim.optimizers import make_optimizer
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import load_recipe
 from shortrun.runs.result import Result
-from shortrun.tokens.batches import RowBatch
+from shortrun.tokens.batch import RowBatch
 from shortrun.train.events import Event
 from shortrun.train.fit import train
 from shortrun.train.memory import rows_at_once

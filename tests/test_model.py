@@ -12,7 +12,7 @@ from shortrun.model.generate import generate
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
 from shortrun.recipe import ModelConfig, Recipe
-from shortrun.tokens.batches import RowBatch
+from shortrun.tokens.batch import RowBatch
 from shortrun.train.objective import Objective
 from shortrun.train.step import TrainingStep
 from tests.conftest import ROOT

@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
 from shortrun.recipe import Recipe
-from shortrun.tokens.batches import DocumentBatches, RowBatch
+from shortrun.tokens.batch import RowBatch
+from shortrun.tokens.batches import DocumentBatches
 from shortrun.tokens.encoded import EncodedDocuments
 from shortrun.tokens.rows import IGNORE
 from shortrun.train.objective import Objective

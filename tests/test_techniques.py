@@ -29,7 +29,7 @@ from shortrun.optim.schedules import decay_scale, lr_scale
 from shortrun.recipe import ModelConfig, OptimConfig, Recipe, ScheduleConfig
 from shortrun.runs.checkpoints import newest_checkpoint
 from shortrun.runs.folder import RunFolder
-from shortrun.tokens.batches import RowBatch
+from shortrun.tokens.batch import RowBatch
 from shortrun.tokens.rows import Rows
 from shortrun.train.fit import resume, train
 from shortrun.train.objective import Objective

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from shortrun.model.language_model import LanguageModel
 from shortrun.optim.optimizers import Optimizers
 from shortrun.recipe import OptimConfig, Recipe
-from shortrun.tokens.batches import Batch
+from shortrun.tokens.batch import Batch
 from shortrun.train.objective import copies_at_once
 from shortrun.train.parallel import ALONE, Processes, unsynchronised
 
