@@ -25,6 +25,8 @@ from shortrun.train.events import Evaluated, Event
 from shortrun.train.fit import fit
 from shortrun.train.prepare import prepare
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Path:

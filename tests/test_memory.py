@@ -28,6 +28,8 @@ from shortrun.train.step import TrainingStep
 from tests.conftest import notes, run_command, tiny_recipe
 from tests.test_techniques import BLOCK, a_batch, a_gpt, a_recipe
 
+pytestmark = pytest.mark.slow
+
 
 def gradients(model: GPT, recipe: Recipe, batch: RowBatch, rows: int) -> tuple[float, list[Tensor]]:
     """The loss of a step that takes so many rows at once, and the gradients that it leaves."""

@@ -21,6 +21,8 @@ from shortrun.train.fit import resume, train
 from shortrun.view.evaluate import evaluate_run
 from tests.conftest import ROOT, metrics, scores_of, tiny_values
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WAYS: dict[str, dict[str, dict[str, Any]]] = {
     "shuffled": {},

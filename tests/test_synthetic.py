@@ -33,6 +33,8 @@ from shortrun.text.synthetic import (
     string_probability,
 )
 
+pytestmark = pytest.mark.slow
+
 SOFTWARE = headlines().families[0]
 SAMPLE = 50_000
 SURE = 4.0  # standard errors; by chance one honest check in 16,000 fails, and the seeds are fixed

@@ -36,6 +36,8 @@ from shortrun.train.objective import Objective
 from shortrun.train.step import TrainingStep, passes_per_step
 from tests.conftest import assert_same_end, tiny_recipe
 
+pytestmark = pytest.mark.slow
+
 EOS, VOCAB, BLOCK = 1, 40, 12
 EVERY_MODEL = {
     "positions": "rotary", "norm": "rmsnorm", "bias": False, "mlp": "swiglu", "block": "parallel", "scale_embeddings": True,

@@ -37,6 +37,8 @@ from tests.conftest import (
     tiny_recipe,
 )
 
+pytestmark = pytest.mark.slow
+
 MODES = ["stream", "shuffled", "documents"]
 
 
