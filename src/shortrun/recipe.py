@@ -32,30 +32,30 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Which titles, and how they are split."""
+    """Which documents, and how they are split."""
 
     source: Literal["hackernews", "file", "synthetic"] = "hackernews"
-    """Where titles come from: the hub data set, a file of yours, or the built-in headline grammar."""
+    """Where documents come from: the hub data set of Hacker News titles, a file of yours, or the built-in headline grammar."""
     path: tuple[str, ...] = ()
     """Files to read (.parquet, .csv, .tsv, .jsonl, .txt, each also .gz); giving one sets source to "file"."""
     column: str = "title"
-    """The column that holds the titles, where the file has columns."""
+    """The column that holds the documents, where the file has columns."""
     revision: str | None = None
     """A commit of the hub data set to pin; it was refreshed in June 2026, so losses before and after differ."""
     normalise: tuple[Literal["nfc", "nfkc", "lowercase", "no-accents", "single-spaces"], ...] = ()
-    """Lossy changes to every title, in this order, counted in the manifest; losses then don't compare with the original's."""
+    """Lossy changes to every document, in this order, counted in the manifest; losses then don't compare with the original's."""
     num_titles: PositiveInt | Literal["all"] = 100_000
-    """How many titles to take after the shuffle; "all" for every one the source has."""
+    """How many documents to take after the shuffle (Mainrun's name for it); "all" for every one the source has."""
     shuffle: bool = True
     """Shuffle the source before taking num_titles, as `datasets.Dataset.shuffle(seed)` does."""
     seed: int = Field(1337, ge=0)
     """Seed of that shuffle (and of the synthetic corpus); apart from train.seed, so that seeds share one split."""
     val_frac: float = Field(0.1, gt=0, lt=1)
-    """Share of the titles, at the end, that is only ever scored."""
+    """Share of the documents, at the end, that is only ever scored."""
     tuning_titles: int = Field(0, ge=0)
-    """Titles cut from the end of the training titles, to choose settings on."""
+    """Documents cut from the end of the training documents, to choose settings on."""
     heldout_titles: int = Field(0, ge=0)
-    """Titles taken from beyond num_titles, as a test set that neither training nor the tokenizer sees."""
+    """Documents taken from beyond num_titles, as a test set that neither training nor the tokenizer sees."""
 
     @model_validator(mode="before")
     @classmethod
@@ -99,7 +99,7 @@ class TokenizerConfig(Section):
     vocab_size: int = Field(16_000, ge=4, le=1_000_000)
     """Entries asked for, special tokens and bytes included; a small corpus may yield fewer. GPT-2's has 50,257."""
     fit_on: Literal["train", "train+validation"] = "train"
-    """The titles the merges are learned from; Mainrun's baseline uses both splits."""
+    """The documents that it is learned from; Mainrun's baseline uses both splits."""
     byte_alphabet: Literal["all", "seen"] = "all"
     """bpe: which of the 256 bytes have a token: all (any text can be encoded), or only those seen in fitting, as the
     baseline."""
@@ -170,7 +170,7 @@ class ModelConfig(Section):
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of activations dropped in training, on embeddings, attention weights and block outputs."""
     word_dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of input tokens whose embedding is zeroed, in training only; titles' ends are kept."""
+    """Share of input tokens whose embedding is zeroed, in training only; documents' ends are kept."""
     positions: Literal["learned", "rotary"] = "learned"
     """How a token's place is known: a learned vector for each position, or rotated queries and keys (RoPE)."""
     rope_base: float = Field(10_000.0, gt=1)
@@ -276,9 +276,9 @@ class TrainConfig(Section):
     """The training loop."""
 
     epochs: PositiveInt = 7
-    """Passes over the training titles."""
+    """Passes over the training documents."""
     seed: int = Field(1337, ge=0, lt=2**63)
-    """Seed of the initial weights, of dropout and of the order of titles (also --seed)."""
+    """Seed of the initial weights, of dropout and of the order of documents (also --seed)."""
     evals_per_epoch: PositiveInt = 3
     """Evaluations in each epoch, besides those at step 1 and at the last step."""
     checkpoint_every: PositiveInt | None = None

@@ -1,4 +1,4 @@
-"""What a person sees: tables, numbers and titles on standard output."""
+"""What a person sees: tables, numbers and documents on standard output."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Titles become token ids, and token ids become batches."""
+"""Documents become token ids, and token ids become batches."""
