@@ -178,16 +178,17 @@ def test_a_split_that_is_not_there_names_those_that_are(name: str, sentence: str
 def test_a_corpus_is_kept_and_read_again_without_its_file_being_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = corpus_of([f"document {number}" for number in range(10)], tmp_path)
+    texts = [f"only here {number}" for number in range(11)]  # all tests share one cache
+    first = corpus_of(texts[:10], tmp_path)
 
     def refuse(_: DataConfig) -> Source:
         raise AssertionError("the source is read although the corpus is in the cache")
 
     monkeypatch.setattr("shortrun.text.corpus.read_source", refuse)
-    again = corpus_of([f"document {number}" for number in range(10)], tmp_path)
+    again = corpus_of(texts[:10], tmp_path)
     assert (again.documents, again.ranges, again.manifest) == (first.documents, first.ranges, first.manifest)
     with pytest.raises(AssertionError, match="in the cache"):
-        corpus_of([f"document {number}" for number in range(11)], tmp_path)
+        corpus_of(texts, tmp_path)
 
 
 def test_the_same_bytes_in_a_file_of_another_kind_are_another_corpus(tmp_path: Path) -> None:
