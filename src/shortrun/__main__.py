@@ -8,8 +8,9 @@ import sys
 
 
 def main() -> None:
-    # before torch reads it: threads that wait then sleep instead of spinning, which takes the core from whoever else needs it
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # before torch reads it: threads that wait spin for a moment and then sleep, because longer takes the core from others
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "10000"
     try:
         from shortrun.cli.commands import run
 
