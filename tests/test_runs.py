@@ -94,26 +94,33 @@ def test_a_run_without_a_result_says_so(stopped: Path) -> None:
         RunFolder.open(stopped).nats()
 
 
-@pytest.mark.parametrize("every", [1, 7])
-def test_only_the_last_two_checkpoints_and_the_best_are_kept(titles_file: Path, every: int, tmp_path: Path) -> None:
-    # a learning rate that ruins what the first steps learned: the best checkpoint is an early one
-    recipe = tiny_recipe(
-        titles_file,
-        optim={"lr": 3.0},
-        schedule={"name": "constant"},
-        train={"checkpoint_every": every, "evals_per_epoch": 100},
-    )
-    train(recipe, tmp_path / "run")
-    losses = {e["step"]: e["document_loss"] for e in metrics(tmp_path / "run") if e["event"] == "validation_step"}
-    best, last = min(losses, key=lambda step: losses[step]), max(losses)
-    kept = {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()}
+def test_only_the_last_two_checkpoints_and_the_best_are_kept(titles_file: Path, tmp_path: Path) -> None:
+    def trained(path: Path, every: int) -> tuple[int, int, set[int]]:
+        """The steps with the lowest loss, the last one, and those kept.
+
+        The learning rate ruins what the first steps learned, so that the best checkpoint is an early one.
+        """
+        recipe = tiny_recipe(
+            titles_file,
+            optim={"lr": 3.0},
+            schedule={"name": "constant"},
+            train={"checkpoint_every": every, "evals_per_epoch": 100},
+        )
+        train(recipe, path)
+        losses = {e["step"]: e["document_loss"] for e in metrics(path) if e["event"] == "validation_step"}
+        return (
+            min(losses, key=lambda step: losses[step]),
+            max(losses),
+            {int(entry.name) for entry in (path / "checkpoints").iterdir()},
+        )
+
+    best, last, kept = trained(tmp_path / "each", every=1)
     assert best < last - 1
-    assert every == 1 or best % every, "kept because it was the best, not because one was due"
-    assert best in kept
-    assert last in kept
-    assert len(kept) == 3
-    if every == 1:
-        assert last - 1 in kept
+    assert kept == {best, last - 1, last}
+    every = next(steps for steps in range(5, last) if best % steps)  # so that the best is not due
+    again, _, kept = trained(tmp_path / "some", every)
+    assert again == best
+    assert kept == {best, last, last - (last % every or every)}
 
 
 def test_killed_before_any_checkpoint_starts_over(

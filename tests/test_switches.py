@@ -273,6 +273,7 @@ def test_qk_norm_normalises_each_heads_queries_and_keys(monkeypatch: pytest.Monk
         return attend(q_BHTK, k_BHSK, v_BHSK, *more)
 
     monkeypatch.setattr(attention, "attend", watched)
+    monkeypatch.setattr(attention, "written_out", lambda _: False)
     layer: Any = CausalSelfAttention(ModelConfig(n_head=2, d_model=16, dropout=0.0, qk_norm=True), BLOCK)
     nn.init.constant_(layer.q_norm.weight, 3.0)
     x_ND = torch.randn(2 * BLOCK, 16)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from shortrun.errors import UserError
 from shortrun.model.attention import CausalSelfAttention, Rotary
 from shortrun.model.dropout import Dropout, drop
-from shortrun.model.gpt import GPT
+from shortrun.model.gpt import GPT, Stream
 from shortrun.model.layout import GROUP, Layout, cuts
 from shortrun.optim.muon import Muon
 from shortrun.optim.optimizers import make_optimizer
@@ -192,11 +192,12 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
 def test_parts_of_a_block() -> None:
     x, rows = torch.randn(2 * BLOCK, 16), Layout.full(2, BLOCK)
     block: Any = a_gpt(block="parallel").blocks[0]
-    assert torch.allclose(block(x, rows), x + block.attn(block.ln1(x), rows) + block.mlp(block.ln1(x)), atol=1e-6)
+    out = block(Stream.through(block.ln1, x), nn.Identity(), rows).x_ND
+    assert torch.allclose(out, x + block.attn(block.ln1(x), rows) + block.mlp(block.ln1(x)), atol=1e-6)
     block = a_gpt(layer_scale=0.1).blocks[0]
     nn.init.zeros_(block.scale1.factor)
     nn.init.zeros_(block.scale2.factor)
-    assert torch.equal(block(x, rows), x)
+    assert torch.equal(block(Stream.through(block.ln1, x), nn.Identity(), rows).x_ND, x)
     mlp: Any = a_gpt(mlp="swiglu").blocks[0].mlp
     gate, value = mlp.gate_value(x).chunk(2, -1)
     assert gate.shape[-1] == 48  # 8/3 of 16, up to a multiple of 8

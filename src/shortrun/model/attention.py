@@ -6,11 +6,15 @@ more.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shortrun.model.dropout import Dropout, drop
+from shortrun.model.dropout import drop
+from shortrun.model.grouped import Settings, grouped_attention
+from shortrun.model.kernels import written_out
 from shortrun.model.layout import Layout
 from shortrun.recipe import ModelConfig
 
@@ -41,6 +45,29 @@ class LayerCache:
             self.kv_2BHSK = self.kv_2BHSK[:, rows_B]
 
 
+class LayerScale(nn.Module):
+    """A learned factor for each channel (Touvron et al. 2021, arXiv 2103.17239)."""
+
+    def __init__(self, d_model: int, initial: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((d_model,), initial))
+
+
+def scaled_linear(linear: nn.Linear, scale: LayerScale | None, x_NC: Tensor) -> Tensor:
+    """A linear map and the factors of its channels, as one map, because the weights are fewer than what it gives out."""
+    return F.linear(x_NC, scaled(linear.weight, scale), scaled(linear.bias, scale))
+
+
+WeightOrNone = TypeVar("WeightOrNone", Tensor, Tensor | None)
+
+
+def scaled(weight: WeightOrNone, scale: LayerScale | None) -> WeightOrNone:
+    """A weight, if there is one, whose rows are the channels that are scaled."""
+    if scale is None or weight is None:
+        return weight
+    return weight * (scale.factor if weight.ndim == 1 else scale.factor[:, None])
+
+
 class CausalSelfAttention(nn.Module):
     """Each position attends to itself and to what stands before it in its row."""
 
@@ -51,22 +78,53 @@ class CausalSelfAttention(nn.Module):
         self.dropout = config.dropout
         self.qkv = nn.Linear(D, 3 * D, bias=config.bias)
         self.proj = nn.Linear(D, D, bias=config.bias)
-        self.resid_drop = Dropout(config.dropout)
         self.rotary = Rotary(K, block_size, config.rope_base) if config.positions == "rotary" else None
         self.q_norm = nn.RMSNorm(K) if config.qk_norm else None
         self.k_norm = nn.RMSNorm(K) if config.qk_norm else None
         self.gate = nn.Linear(D, H, bias=config.bias) if config.output_gate else None
 
-    def forward(self, x_ND: Tensor, layout: Layout, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x_ND: Tensor, layout: Layout, cache: LayerCache | None = None, scale: LayerScale | None = None
+    ) -> Tensor:
         """`x_ND` are all positions of the rows of `layout`; with a `cache` they follow what it holds, and join it."""
-        qkv_N3D = self.qkv(x_ND)
-        parts = [group.unpad(self._attended(group.pad(qkv_N3D), cache)) for group in layout.groups]
-        y_ND = torch.cat(parts) if len(parts) > 1 else parts[0]
-        if self.gate:
-            N, H = len(y_ND), self.n_head
-            y_ND = (y_ND.view(N, H, -1) * torch.sigmoid(self.gate(x_ND))[..., None]).flatten(1)
-        out_ND: Tensor = self.resid_drop(self.proj(y_ND))
-        return out_ND
+        gate_NH = self.gate(x_ND) if self.gate else None
+        if cache is None and written_out(x_ND):
+            y_ND = self._grouped(x_ND, gate_NH, layout)
+        else:
+            qkv_N3D = self.qkv(x_ND)
+            parts = [group.unpad(self._attended(group.pad(qkv_N3D), cache)) for group in layout.groups]
+            y_ND = torch.cat(parts) if len(parts) > 1 else parts[0]
+            if gate_NH is not None:
+                N, H = gate_NH.shape
+                y_ND = (y_ND.view(N, H, -1) * torch.sigmoid(gate_NH)[..., None]).flatten(1)
+        return scaled_linear(self.proj, scale, y_ND)
+
+    def _grouped(self, x_ND: Tensor, gate_NH: Tensor | None, layout: Layout) -> Tensor:
+        if self.rotary:
+            weight, bias = self._pairs_together(self.qkv.weight), self._pairs_together(self.qkv.bias)
+            turn_TC = torch.complex(self.rotary.cos_TK, self.rotary.sin_TK)
+            qkv_N3D = F.linear(x_ND, weight, bias)
+        else:
+            qkv_N3D, turn_TC = self.qkv(x_ND), None
+        if self.q_norm and self.k_norm:
+            q_NHK, k_NHK, v_NHK = qkv_N3D.view(len(qkv_N3D), 3, self.n_head, -1).unbind(1)
+            qk_NHK = [self._normed(self.q_norm, q_NHK), self._normed(self.k_norm, k_NHK)]
+            qkv_N3D = torch.stack([*qk_NHK, v_NHK], dim=1).flatten(1)
+        with torch.autocast(x_ND.device.type, enabled=False):
+            dropout = self.dropout if self.training else 0.0
+            return grouped_attention(qkv_N3D, gate_NH, Settings(layout, self.n_head, turn_TC, dropout))
+
+    def _pairs_together(self, weight: WeightOrNone) -> WeightOrNone:
+        """The rows of query and key so that a pair of channels that is turned lies side by side."""
+        if weight is None:
+            return weight
+        D = len(weight) // 3
+        qk, v = weight[: 2 * D], weight[2 * D :]
+        return torch.cat([_side_by_side(qk.view(2 * self.n_head, D // self.n_head, -1)).flatten(0, 1).view_as(qk), v])
+
+    def _normed(self, norm: nn.RMSNorm, x_NHK: Tensor) -> Tensor:
+        weight: Tensor = norm.weight if self.rotary is None else _side_by_side(norm.weight[None])[0]
+        return F.rms_norm(x_NHK, weight.shape, weight, norm.eps)
 
     def _attended(self, qkv_BTD: Tensor, cache: LayerCache | None) -> Tensor:
         """What each position of some rows of equal length takes from those before it, BTD."""
@@ -98,6 +156,12 @@ def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, dropout: float) -> Te
     scores_MTS = torch.baddbmm(bias_TS, q_MTK, k_MSK.transpose(1, 2), alpha=K**-0.5)
     weights_MTS = drop(torch.softmax(scores_MTS, dim=-1), dropout)
     return torch.bmm(weights_MTS, v_MSK).view(B, H, T, K)
+
+
+def _side_by_side(x_HK: Tensor) -> Tensor:
+    """Channel i + K/2 next to channel i, along the second axis."""
+    H, K = x_HK.shape[:2]
+    return x_HK.reshape(H, 2, K // 2, -1).transpose(1, 2).reshape(x_HK.shape)
 
 
 class Rotary(nn.Module):

@@ -8,14 +8,15 @@ Shapes: B rows, T positions, N positions of all rows, D d_model, V vocabulary.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shortrun.model.attention import CausalSelfAttention, LayerCache
+from shortrun.model.attention import CausalSelfAttention, LayerCache, LayerScale
 from shortrun.model.dropout import Dropout
+from shortrun.model.kernels import add_dropped, with_rms_norm
 from shortrun.model.language_model import Cache, Caches, LanguageModel
 from shortrun.model.layout import Layout
 from shortrun.model.mlp import KINDS, SwiGLU
@@ -23,15 +24,22 @@ from shortrun.recipe import ModelConfig
 from shortrun.tokens.rows import Rows
 
 
-class LayerScale(nn.Module):
-    """A learned factor for each channel (Touvron et al. 2021, arXiv 2103.17239)."""
+class Stream(NamedTuple):
+    """The residual stream between two parts of a model."""
 
-    def __init__(self, d_model: int, initial: float) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.full((d_model,), initial))
+    x_ND: Tensor
+    seen_ND: Tensor
+    """The same, normalised, which is what the next part works on."""
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        return x_ND * self.factor
+    @classmethod
+    def through(cls, norm: nn.Module, x_ND: Tensor, y_ND: Tensor | None = None, dropout: float = 0.0) -> Stream:
+        """Adds what a part gave out, some of it dropped."""
+        if y_ND is not None:
+            x_ND = add_dropped(x_ND, y_ND, dropout)
+        if isinstance(norm, nn.RMSNorm):
+            assert norm.eps is not None
+            return cls(*with_rms_norm(x_ND, norm.weight, norm.eps))
+        return cls(x_ND, norm(x_ND))
 
 
 class Block(nn.Module):
@@ -39,7 +47,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, block_size: int) -> None:
         super().__init__()
-        self.parallel = config.block == "parallel"
+        self.parallel, self.dropout = config.block == "parallel", config.dropout
         self.ln1 = make_norm(config)
         self.attn = CausalSelfAttention(config, block_size)
         self.ln2 = nn.Identity() if self.parallel else make_norm(config)
@@ -47,12 +55,15 @@ class Block(nn.Module):
         self.scale1 = _layer_scale(config)
         self.scale2 = _layer_scale(config)
 
-    def forward(self, x_ND: Tensor, layout: Layout, cache: LayerCache | None = None) -> Tensor:
-        normed_ND = self.ln1(x_ND)
-        attended_ND = x_ND + self.scale1(self.attn(normed_ND, layout, cache))
-        seen_ND = normed_ND if self.parallel else self.ln2(attended_ND)
-        out_ND: Tensor = attended_ND + self.scale2(self.mlp(seen_ND))
-        return out_ND
+    def forward(self, stream: Stream, follows: nn.Module, layout: Layout, cache: LayerCache | None = None) -> Stream:
+        """`follows` is the norm that the next part sees the stream through."""
+        dropout = self.dropout if self.training else 0.0
+        attended_ND = self.attn(stream.seen_ND, layout, cache, self.scale1)
+        if self.parallel:
+            stream = Stream(add_dropped(stream.x_ND, attended_ND, dropout), stream.seen_ND)
+        else:
+            stream = Stream.through(self.ln2, stream.x_ND, attended_ND, dropout)
+        return Stream.through(follows, stream.x_ND, self.mlp(stream.seen_ND, self.scale2), dropout)
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
@@ -62,8 +73,8 @@ def make_norm(config: ModelConfig) -> nn.Module:
     return nn.LayerNorm(config.d_model, bias=config.bias)
 
 
-def _layer_scale(config: ModelConfig) -> nn.Module:
-    return nn.Identity() if config.layer_scale is None else LayerScale(config.d_model, config.layer_scale)
+def _layer_scale(config: ModelConfig) -> LayerScale | None:
+    return None if config.layer_scale is None else LayerScale(config.d_model, config.layer_scale)
 
 
 class GPT(LanguageModel):
@@ -127,10 +138,12 @@ class GPT(LanguageModel):
         if self.pos_emb is not None:
             x_ND = x_ND + self.pos_emb[0, layout.places(x_N.device) + (cache.length if cache else 0)]
         x_ND = self.drop(x_ND)
-        for block, layer in zip(self.blocks, layers, strict=True):
-            x_ND = block(x_ND, layout, layer)
-        hidden_ND: Tensor = self.ln_f(x_ND)
-        return hidden_ND
+        blocks = cast("list[Block]", list(self.blocks))
+        stream = Stream.through(blocks[0].ln1, x_ND)
+        norms = [*(block.ln1 for block in blocks[1:]), self.ln_f]
+        for block, follows, layer in zip(blocks, norms, layers, strict=True):
+            stream = block(stream, follows, layout, layer)
+        return stream.seen_ND
 
     def flops_per_token(self, row_length: float) -> float:
         """6 for each weight of a linear map or the head: a multiplication and an addition, forward and twice backward.

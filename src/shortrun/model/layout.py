@@ -8,7 +8,7 @@ Shapes: N positions of all rows, B rows of a group, T its longest, D any width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -32,6 +32,8 @@ class Group:
     width: int
     place: Tensor | None
     """For each of the positions its place among B * T; None where all rows are equally long."""
+    heads: dict[tuple[int, int], Heads] = field(default_factory=dict, compare=False, repr=False)
+    """What `heads_of` has found, because every layer asks for the same."""
 
     def pad(self, x_ND: Tensor) -> Tensor:
         """The group's part of a stream, as x_BTD; zeros behind each row."""
@@ -43,10 +45,50 @@ class Group:
     def unpad(self, x_BTD: Tensor) -> Tensor:
         """The positions that are none of the padding."""
         x_ND = x_BTD.flatten(0, 1)
-        if self.place is None:
-            return x_ND
-        found: Tensor = _Unpad.apply(x_ND, self.place)  # type: ignore[no-untyped-call]
-        return found
+        return x_ND if self.place is None else take_rows(x_ND, self.place)
+
+    def heads_of(self, parts: int, n_head: int) -> Heads:
+        if (parts, n_head) not in self.heads:
+            self.heads[parts, n_head] = self._find_heads(parts, n_head)
+        return self.heads[parts, n_head]
+
+    def _find_heads(self, P: int, H: int) -> Heads:
+        B, T, n = self.rows, self.width, self.stop - self.first
+        inside_PBHT = torch.arange(P * B * H * T).view(P, B, H, T)
+        back_BTPH = inside_PBHT.permute(1, 3, 0, 2).flatten(0, 1)
+        back_n = (back_BTPH if self.place is None else back_BTPH[self.place]).flatten()
+        into = torch.full((P * B * H * T,), -1).index_copy_(0, back_n, torch.arange(n * P * H) + self.first * P * H)
+        behind = (into < 0).nonzero()[:, 0]
+        return Heads((P, B * H, T), into.clamp_(min=0), behind, back_n, slice(self.first * P * H, self.stop * P * H))
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How the heads of a group's positions lie in a stream, (N, P, H), and how in P stacks of matrices, (P, M, T)."""
+
+    shape: tuple[int, int, int]
+    into: Tensor
+    """For each place in the stacks the one in the stream; any at all behind a row."""
+    behind: Tensor
+    """The places in the stacks that are behind a row."""
+    back: Tensor
+    """For each place of the group in the stream the one in the stacks."""
+    here: slice
+    """Those places of the group in the stream."""
+
+    def stacked(self, x_RK: Tensor) -> Tensor:
+        """The heads of a stream as x_PMTK. Behind a row there is nothing to rely on."""
+        return x_RK.index_select(0, self.into).view(*self.shape, -1)
+
+    def clear_behind(self, x_PMTK: Tensor) -> Tensor:
+        """Zeros behind each row."""
+        if len(self.behind):
+            x_PMTK.view(-1, x_PMTK.shape[-1]).index_fill_(0, self.behind, 0)
+        return x_PMTK
+
+    def put_back(self, x_PMTK: Tensor, out_RK: Tensor) -> None:
+        """The way back, into the group's part of a stream."""
+        torch.index_select(x_PMTK.view(-1, x_PMTK.shape[-1]), 0, self.back, out=out_RK[self.here])
 
 
 @dataclass(frozen=True)
@@ -113,6 +155,12 @@ class _Pad(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         return gradients[0].index_select(0, ctx.saved_tensors[0]), None, None
+
+
+def take_rows(x_ND: Tensor, place_N: Tensor) -> Tensor:
+    """Some rows of a matrix, none of them twice."""
+    found: Tensor = _Unpad.apply(x_ND, place_N)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _Unpad(torch.autograd.Function):

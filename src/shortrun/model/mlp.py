@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shortrun.model.dropout import Dropout
+from shortrun.model.attention import LayerScale, scaled, scaled_linear
+from shortrun.model.kernels import squared_relu_mlp
 from shortrun.recipe import ModelConfig
 
 
@@ -24,7 +25,6 @@ class MLP(nn.Module):
             nn.Linear(config.d_model, 4 * config.d_model, bias=config.bias),
             activation,
             nn.Linear(4 * config.d_model, config.d_model, bias=config.bias),
-            Dropout(config.dropout),
         )
 
     @property
@@ -39,9 +39,11 @@ class MLP(nn.Module):
         linear: nn.Linear = self.net[2]  # type: ignore[assignment]
         return linear
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        out_ND: Tensor = self.net(x_ND)
-        return out_ND
+    def forward(self, x_ND: Tensor, scale: LayerScale | None = None) -> Tensor:
+        if isinstance(self.net[1], SquaredReLU):
+            up, down = self.to_inner, self.to_stream
+            return squared_relu_mlp(x_ND, up.weight, up.bias, scaled(down.weight, scale), scaled(down.bias, scale))
+        return scaled_linear(self.to_stream, scale, self.net[1](self.to_inner(x_ND)))
 
 
 class SquaredReLU(nn.Module):
@@ -59,12 +61,10 @@ class SwiGLU(nn.Module):
         width = -(-config.d_model * 8 // 3 // 8) * 8
         self.gate_value = nn.Linear(config.d_model, 2 * width, bias=config.bias)
         self.to_stream = nn.Linear(width, config.d_model, bias=config.bias)
-        self.drop = Dropout(config.dropout)
 
-    def forward(self, x_ND: Tensor) -> Tensor:
+    def forward(self, x_ND: Tensor, scale: LayerScale | None = None) -> Tensor:
         gate, value = self.gate_value(x_ND).chunk(2, dim=-1)
-        out_ND: Tensor = self.drop(self.to_stream(F.silu(gate) * value))
-        return out_ND
+        return scaled_linear(self.to_stream, scale, F.silu(gate) * value)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from shortrun.model.language_model import LanguageModel
 from shortrun.model.mlp import KINDS
 from shortrun.optim.optimizers import OPTIMIZERS
 from shortrun.recipe import Recipe
-from shortrun.score.cross_entropy import CHUNK
+from shortrun.score.cross_entropy import targets_at_once
 from shortrun.score.evaluate import TOKENS_AT_ONCE
 from shortrun.train.objective import copies_at_once
 
@@ -48,7 +48,7 @@ def activation_bytes(recipe: Recipe, dtype: torch.dtype) -> int:
 def loss_bytes(recipe: Recipe, vocab_size: int) -> int:
     """The logits that are there at once, their gradient, and with R-Drop what the divergence makes of them."""
     rows = recipe.batches.batch_size * recipe.batches.block_size
-    return (8 if recipe.train.rdrop else 3) * 4 * min(CHUNK, rows * vocab_size)
+    return (8 if recipe.train.rdrop else 3) * 4 * min(targets_at_once(vocab_size), rows) * vocab_size
 
 
 def step_bytes(parameters: int, vocab_size: int, recipe: Recipe, dtype: torch.dtype, rows: int) -> dict[str, int]:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from shortrun.model.language_model import LanguageModel, LinearHead
+from shortrun.model.layout import take_rows
 from shortrun.recipe import TrainConfig
-from shortrun.score import cross_entropy
-from shortrun.score.cross_entropy import logits_of, nats_of, softmax, wide_type
+from shortrun.score.cross_entropy import logits_of, softmax, targets_at_once, wide_type
 from shortrun.tokens.rows import IGNORE, Rows
 
 
@@ -42,7 +42,7 @@ class Objective(nn.Module):
             out_NX, targets_N = self.run(rows), rows.y_N
             counted_N = targets_N != IGNORE
             if not bool(counted_N.all()):
-                out_NX, targets_N = out_NX[counted_N], targets_N[counted_N]
+                out_NX, targets_N = take_rows(out_NX, counted_N.nonzero()[:, 0]), targets_N[counted_N]
             return training_loss(
                 out_NX,
                 self.model.head_VD if isinstance(self.model, LinearHead) else None,
@@ -97,7 +97,7 @@ class _ChunkedLoss(torch.autograd.Function):
         head = head_VD.to(dtype)
         d_hidden_PMD, d_head_VD = torch.empty_like(hidden_PMD), torch.zeros_like(head_VD)
         sums = torch.zeros(2, dtype=_exact(hidden_ND.device), device=hidden_ND.device)
-        size = max(cross_entropy.CHUNK // (passes * len(head)), 1)
+        size = targets_at_once(passes * len(head))
         for first in range(0, targets_PM.shape[1], size):
             rows = slice(first, first + size)
             hidden_CD = hidden_PMD[:, rows].flatten(0, 1)
@@ -119,7 +119,7 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden_ND, d_head_VD = ctx.saved_tensors
-        return d_hidden_ND * grad_outputs[0], d_head_VD * grad_outputs[0], None, None, None, None
+        return d_hidden_ND.mul_(grad_outputs[0]), d_head_VD.mul_(grad_outputs[0]), None, None, None, None
 
 
 class _LogitsLoss(torch.autograd.Function):
@@ -148,9 +148,10 @@ def _loss_and_gradient(
     counted_C1 = (targets_C != IGNORE)[:, None]
     index_C1 = targets_C.clamp(min=0)[:, None]
     wide = wide_type(logits_CV.dtype)
-    p_CV, log_sum_C1 = softmax(logits_CV)
-    nats_C1 = nats_of(logits_CV, log_sum_C1, targets_C)
+    p_CV, nats_C1 = softmax(logits_CV, targets_C)
     objective_C1 = nats_C1
+    if smoothing or rdrop:
+        log_sum_C1 = nats_C1 + logits_CV.gather(1, index_C1)
     if smoothing:
         uniform_C1 = log_sum_C1 - logits_CV.mean(dim=-1, keepdim=True, dtype=wide)
         objective_C1 = (1 - smoothing) * nats_C1 + smoothing * uniform_C1

@@ -69,9 +69,11 @@ class TrainingStep:
         if self.recipe.optim.sharpness != "none":
             with _worst_point_nearby(self.model, self.recipe.optim):
                 self._gradient(batch, seed)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.grad_clip)
-        finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
+        norm = torch.nn.utils.get_total_norm([each.grad for each in self.model.parameters() if each.grad is not None])
+        finite, clip = bool(torch.isfinite(loss) & torch.isfinite(norm)), self.recipe.optim.grad_clip
         if finite:
+            if norm + 1e-6 > clip:  # where torch's own function would multiply by less than 1; it does by 1 too
+                torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, norm)
             self.optimizer.step(lr_scale, decay_scale)
         return StepResult(loss.item(), norm.item(), finite)
 
