@@ -3,8 +3,8 @@
     python benchmarks/contestants.py NAME --precision bfloat16 ...
 
 Protocol, one JSON object a line: on standard output first {"ready": ...}, then, for every line that arrives on standard input,
-{"seconds": ..., "loss": ...}; at the end of the input {"peak_bytes": ...}. A process each, so that one's allocator
-settings and memory don't help or hurt another; `run.py` lets only one of them work at a time.
+{"seconds": ..., "loss": ..., "targets": ...}; at the end of the input {"peak_bytes": ...}. A process each, so that one's
+allocator settings and memory don't help or hurt another; `run.py` lets only one of them work at a time.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ import sys
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-Step = Callable[[], float]
-"""Takes one training step on the next batch; returns the loss before it, nats per token."""
+Step = Callable[[], tuple[float, int]]
+"""Takes one training step on the next batch; returns the loss before it, nats per token, and how many targets it had."""
+TITLES = 20_000
+"""Documents of a made-up corpus."""
 
 
 def main() -> None:
@@ -37,6 +41,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--vocab-size", type=int, default=16_000)
     parser.add_argument("--optimizer", default="adamw", choices=["adamw", "muon"])
+    parser.add_argument("--mode", default="full", choices=["full", "shuffled", "documents"], help="how rows are made")
+    parser.add_argument(
+        "--modern", action="store_true", help="rotary, RMSNorm, squared ReLU, gates, LayerScale, no biases"
+    )
     parser.add_argument("--rdrop", type=float, default=0.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
@@ -45,10 +53,10 @@ def main() -> None:
     print(json.dumps({"ready": facts}), flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
-        loss = step()
+        loss, targets = step()
         if options.device == "cuda":
             torch.cuda.synchronize()
-        print(json.dumps({"seconds": time.perf_counter() - start, "loss": loss}), flush=True)
+        print(json.dumps({"seconds": time.perf_counter() - start, "loss": loss, "targets": targets}), flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if options.device == "cuda":
         peak = torch.cuda.max_memory_allocated()
@@ -66,15 +74,21 @@ def batches(options: argparse.Namespace) -> Callable[[], tuple[Tensor, Tensor]]:
     return another
 
 
+MODERN = {
+    "positions": "rotary", "norm": "rmsnorm", "bias": False, "mlp": "relu2", "output_gate": True, "layer_scale": 0.1,
+}  # fmt: skip
+"""The shape that people train on two cores."""
+
+
 def ours(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
     """shortrun's own step."""
-    import numpy as np
-
     from shortrun.model.device import keep_freed_memory, make_repeatable
     from shortrun.model.make import make_model
     from shortrun.optim.optimizers import make_optimizer
     from shortrun.recipe import Recipe
-    from shortrun.tokens.batch import RowBatch
+    from shortrun.tokens.batch import Batch, RowBatch
+    from shortrun.tokens.batches import make_batches
+    from shortrun.tokens.encoded import EncodedDocuments
     from shortrun.train.compiled import compile_model
     from shortrun.train.memory import rows_at_once
     from shortrun.train.objective import Objective
@@ -82,14 +96,16 @@ def ours(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
 
     keep_freed_memory()
     make_repeatable(None)
+    mode = "shuffled" if options.mode == "full" else options.mode
     recipe = Recipe.model_validate(
         {
-            "batches": {"block_size": options.block_size, "batch_size": options.batch_size},
+            "batches": {"mode": mode, "block_size": options.block_size, "batch_size": options.batch_size},
             "model": {
                 "n_layer": options.n_layer,
                 "n_head": options.n_head,
                 "d_model": options.d_model,
                 "dropout": options.dropout,
+                **(MODERN if options.modern else {}),
             },
             "optim": {"name": options.optimizer, "lr": 1e-3},
             "train": {"precision": options.precision, "rdrop": options.rdrop, "compile": "on"},
@@ -105,22 +121,68 @@ def ours(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
     optimizer = make_optimizer(model, recipe.optim, dtype)
     take = TrainingStep(objective, model, optimizer, recipe, positions=rows * options.block_size)
     another, count = batches(options), 0
+    if options.mode != "full":
+        titles = make_batches(EncodedDocuments.of(made_up_titles(options.vocab_size), eos=1), recipe.batches, 7, seed=0)
 
-    def step() -> float:
+    def step() -> tuple[float, int]:
         nonlocal count
         count += 1
-        x, y = another()
-        return take(RowBatch(x, y, y.numel(), np.zeros(0, dtype=np.int64)), 1.0, (0, count)).loss
+        if options.mode == "full":
+            x, y = another()
+            batch: Batch = RowBatch(x, y, y.numel(), np.zeros(0, dtype=np.int64))
+        else:
+            batch = titles.at(count)
+        return take(batch, 1.0, (0, count)).loss, batch.targets
 
     return step, {
         "rows": rows,
         "parameters": model.count_parameters(),
-        "flops": model.flops_per_token(options.block_size) * x_tokens(options),
+        "flops": model.flops_per_token(options.block_size) * options.batch_size * options.block_size,
     }
 
 
-def x_tokens(options: argparse.Namespace) -> int:
-    return int(options.batch_size * options.block_size)
+def made_up_titles(vocab_size: int) -> list[list[int]]:
+    """Random tokens; as many to a document as a Hacker News title has with a vocabulary of 8,000."""
+    rng = np.random.default_rng(0)
+    lengths = rng.normal(14.6, 4.6, TITLES).round().clip(3, 60).astype(int)
+    return [rng.integers(3, vocab_size, size=length).tolist() for length in lengths]
+
+
+class Products(TorchDispatchMode):
+    """Remembers the matrix products that are computed under it."""
+
+    KINDS = frozenset(f"aten::{name}" for name in ("mm", "bmm", "addmm", "addmm_", "baddbmm", "baddbmm_"))
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func._schema.name in self.KINDS:
+            one, other = args[-2:]
+            self.seen.append((stand_in(one), stand_in(other)))
+        return func(*args, **(kwargs or {}))
+
+
+def stand_in(x: Tensor) -> Tensor:
+    """Random numbers that lie in memory as `x` does."""
+    return torch.randn(x.untyped_storage().nbytes() // x.itemsize).to(x.dtype).as_strided(x.shape, x.stride())
+
+
+def floor(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
+    """The matrix products of one of our steps and nothing else: forward, backward, head and Newton-Schulz."""
+    step, facts = ours(options)
+    step()
+    with Products() as products:
+        _, targets = step()
+    flop = sum(2 * one.numel() * other.shape[-1] for one, other in products.seen)
+
+    def replay() -> tuple[float, int]:
+        for one, other in products.seen:
+            torch.matmul(one, other)
+        return 0.0, targets
+
+    return replay, {**facts, "products": len(products.seen), "flops": flop}
 
 
 class PlainAttention(nn.Module):
@@ -191,7 +253,7 @@ def usual_step(model: nn.Module, logits: Callable[[Tensor], Tensor], options: ar
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
     another = batches(options)
 
-    def step() -> float:
+    def step() -> tuple[float, int]:
         x, y = another()
         with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bfloat16"):
             out = logits(x)
@@ -200,7 +262,7 @@ def usual_step(model: nn.Module, logits: Callable[[Tensor], Tensor], options: ar
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        return loss.item()
+        return loss.item(), y.numel()
 
     return step
 
@@ -251,18 +313,25 @@ def product(options: argparse.Namespace) -> tuple[Step, dict[str, object]]:
     dtype = torch.bfloat16 if options.precision == "bfloat16" else torch.float32
     a, b = (torch.randn(side, side, device=options.device).to(dtype) for _ in range(2))
 
-    def step() -> float:
+    def step() -> tuple[float, int]:
         start = time.perf_counter()
         for _ in range(times):
             a @ b
         if options.device == "cuda":
             torch.cuda.synchronize()
-        return times * 2 * side**3 / (time.perf_counter() - start) / 1e9
+        return times * 2 * side**3 / (time.perf_counter() - start) / 1e9, 0
 
     return step, {}
 
 
-CONTESTANTS = {"ours": ours, "plain": plain, "transformers": transformers, "litgpt": litgpt, "product": product}
+CONTESTANTS = {
+    "ours": ours,
+    "floor": floor,
+    "plain": plain,
+    "transformers": transformers,
+    "litgpt": litgpt,
+    "product": product,
+}
 
 if __name__ == "__main__":
     main()

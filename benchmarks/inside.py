@@ -57,8 +57,8 @@ def a_model(vocab_size: int = VOCAB) -> GPT:
 
 @torch.no_grad()
 def evaluation() -> list[dict[str, Any]]:
-    """`loss` of 10,000 titles against the forward pass of as many tokens in full rows, logits included (float32)."""
-    titles = Documents.of(sample_titles(10_000, 3))
+    """`loss` of 5,000 titles against the forward pass of as many tokens in full rows, logits included (float32)."""
+    titles = Documents.of(sample_titles(5000, 3))
     tokenizer = make_tokenizer(titles, TokenizerConfig(vocab_size=VOCAB))
     scoring, model = ScoringSet.of(titles, tokenizer), a_model(tokenizer.vocab_size)
     targets = len(scoring.encoded.ids_N)
@@ -68,7 +68,7 @@ def evaluation() -> list[dict[str, Any]]:
         for rows in torch.split(x_BT, 16):
             model(rows)
 
-    what = f"scoring 10,000 titles / forward pass of their {targets:,} tokens"
+    what = f"scoring 5,000 titles / forward pass of their {targets:,} tokens"
     return [row(what, lambda: document_nats(model, scoring.encoded), forward, turns=3, warm_up=1)]
 
 

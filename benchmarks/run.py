@@ -1,12 +1,12 @@
 """How fast and how large shortrun's training is, beside others, on this machine: one table and a JSON file.
 
-    python benchmarks/run.py                    everything below; about 40 minutes on 2 cores
+    python benchmarks/run.py                    everything below; at most 30 minutes on 2 cores
     python benchmarks/run.py --only plain       the parts whose name contains "plain"
     python benchmarks/run.py --list             their names
 
 Each part lets its contestants take turns, a step each, so that whatever the machine does besides hits all of them; the
 first steps are thrown away. A ratio is the peer's median seconds over ours, with its range over the turns. Nothing else
-should run meanwhile. Peers that are not installed (transformers, litgpt) are installed from PyPI into benchmarks/.peers.
+should run meanwhile. bfloat16 is left out where its matrix products are not faster (a probe says so first). Peers that are not installed (transformers, litgpt) are installed from PyPI into benchmarks/.peers.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import time
 import venv
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
-WARM_UP = 3
+WARM_UP = 2
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Result:
     facts: dict[str, Any]
     seconds: list[float]
     losses: list[float]
+    targets: list[int]
     peak_bytes: int
 
     @property
@@ -90,6 +92,7 @@ def take_turns(contestants: list[Contestant], turns: int) -> list[Result]:
         facts = [_answer(process)["ready"] for process in processes]
         seconds: list[list[float]] = [[] for _ in processes]
         losses: list[list[float]] = [[] for _ in processes]
+        targets: list[list[int]] = [[] for _ in processes]
         for turn in range(WARM_UP + turns):
             for index, process in enumerate(processes):
                 time.sleep(0.3)  # threads of the one before may still spin
@@ -97,9 +100,10 @@ def take_turns(contestants: list[Contestant], turns: int) -> list[Result]:
                 process.stdin.write("\n")
                 process.stdin.flush()
                 answer = _answer(process)
-                losses[index].append(answer["loss"])
                 if turn >= WARM_UP:
+                    losses[index].append(answer["loss"])
                     seconds[index].append(answer["seconds"])
+                    targets[index].append(answer["targets"])
         peaks = []
         for process in processes:
             assert process.stdin
@@ -109,14 +113,14 @@ def take_turns(contestants: list[Contestant], turns: int) -> list[Result]:
         for process in processes:
             process.kill()
     labels = [contestant.label or contestant.name for contestant in contestants]
-    return [Result(*row) for row in zip(labels, facts, seconds, losses, peaks, strict=True)]
+    return [Result(*row) for row in zip(labels, facts, seconds, losses, targets, peaks, strict=True)]
 
 
 def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.stdout
     line = process.stdout.readline()
     if not line:
-        raise SystemExit(f"a contestant stopped: {process.args}")
+        raise SystemExit(f"a contestant stopped: {process.args!r}")
     answer: dict[str, Any] = json.loads(line)
     return answer
 
@@ -142,7 +146,7 @@ def share_of_the_product(what: str, ours: Result, product: Result) -> dict[str, 
     """One row: the step's FLOP per second, by 6 x parameters x tokens, over the rate of the plain matrix product."""
     flop = 6 * ours.facts["parameters"] * 64 * 128
     rates = [flop / seconds / 1e9 for seconds in ours.seconds]
-    peaks = product.losses[WARM_UP:]
+    peaks = product.losses
     shares = [rate / peak for rate, peak in zip(rates, peaks, strict=True)]
     return {
         "what": what,
@@ -155,59 +159,104 @@ def share_of_the_product(what: str, ours: Result, product: Result) -> dict[str, 
     }
 
 
-def of_plain(turns: int, device: str) -> list[dict[str, Any]]:
-    """The baseline's shape against a plain implementation in float32, and against the machine's matrix products."""
+def precisions(device: str) -> tuple[str, ...]:
+    """Those worth measuring here: bfloat16 where it pays, and float32."""
+    from shortrun.model.device import choose_precision
+
+    dtype, why = choose_precision("auto", torch.device(device))
+    print(why, file=sys.stderr)
+    return ("bfloat16", "float32") if dtype is torch.bfloat16 else ("float32",)
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "6 x 256": {"n-layer": 6, "n-head": 4, "d-model": 256, "batch-size": 32, "vocab-size": 8000, "modern": True},
+    "8 x 320": {"n-layer": 8, "n-head": 5, "d-model": 320, "batch-size": 32, "vocab-size": 8000, "modern": True},
+}
+"""Those that people train on two cores: 4,096 tokens a step."""
+
+
+def of_floor(turns: int, device: str) -> list[dict[str, Any]]:
+    """Muon's step on rows of documents against its own matrix products alone: the share of it that no eager code saves."""
     rows = []
-    for precision in ("bfloat16", "float32"):
-        ours, plain, product = take_turns(
+    for shape, precision in product(SHAPES, precisions(device)):
+        options = {**SHAPES[shape], "precision": precision, "optimizer": "muon", "mode": "documents", "device": device}
+        ours, floor = take_turns([Contestant("ours", options), Contestant("floor", options)], 3 * turns)
+        rows.append(against(f"{shape}: step in {precision} / its products alone", ours, floor))
+    return rows
+
+
+def of_documents(turns: int, device: str) -> list[dict[str, Any]]:
+    """Real tokens a second in rows of documents against shuffled rows."""
+    rows = []
+    baseline: dict[str, Any] = {"optimizer": "adamw"}
+    for (shape, options), precision in product(
+        {"6 x 256": {**SHAPES["6 x 256"], "optimizer": "muon"}, "baseline": baseline}.items(), precisions(device)
+    ):
+        documents, shuffled = take_turns(
             [
-                Contestant("ours", {"precision": precision, "device": device}),
-                Contestant("plain", {"precision": "float32", "device": device}),
-                Contestant("product", {"precision": precision, "device": device}),
+                Contestant("ours", {**options, "precision": precision, "mode": mode, "device": device})
+                for mode in ("documents", "shuffled")
             ],
-            turns,
+            turns if shape == "baseline" else 3 * turns,
         )
-        rows.append(against(f"step in {precision} / plain in float32", ours, plain))
-        rows.append(share_of_the_product(f"share of the {precision} product's rate", ours, product))
+        rates, theirs = (
+            [count / seconds for count, seconds in zip(each.targets, each.seconds, strict=True)]
+            for each in (documents, shuffled)
+        )
+        ratios = [one / other for one, other in zip(rates, theirs, strict=True)]
+        rows.append(
+            {
+                "what": f"{shape}: documents in {precision} / shuffled",
+                "ours": statistics.median(rates),
+                "peer": statistics.median(theirs),
+                "ratio": statistics.median(rates) / statistics.median(theirs),
+                "min": min(ratios),
+                "max": max(ratios),
+                "unit": "tokens/s",
+            }
+        )
+    return rows
+
+
+def of_plain(turns: int, device: str) -> list[dict[str, Any]]:
+    """The baseline's shape against a plain implementation in the same precision, and against the machine's matrix products."""
+    rows = []
+    for precision in precisions(device):
+        options = {"precision": precision, "device": device}
+        names = ("ours", "plain", "product")
+        ours, plain, rate = take_turns([Contestant(name, options) for name in names], turns)
+        rows.append(against(f"step in {precision} / plain", ours, plain))
+        rows.append(share_of_the_product(f"share of the {precision} product's rate", ours, rate))
     return rows
 
 
 def of_peers(turns: int, device: str) -> list[dict[str, Any]]:
     """The baseline's shape against transformers (with dropout) and litgpt (which has none), same precision both sides."""
     rows = []
-    for peer, dropout in (("transformers", 0.1), ("litgpt", 0.0)):
-        for precision in ("bfloat16", "float32"):
-            options = {"precision": precision, "dropout": dropout, "device": device}
-            ours, other = take_turns([Contestant("ours", options), Contestant(peer, options)], turns)
-            rows.append(against(f"step in {precision} / {peer}'s {other.facts['version']}", ours, other))
+    for (peer, dropout), precision in product((("transformers", 0.1), ("litgpt", 0.0)), precisions(device)):
+        options = {"precision": precision, "dropout": dropout, "device": device}
+        ours, other = take_turns([Contestant("ours", options), Contestant(peer, options)], turns)
+        rows.append(against(f"step in {precision} / {peer}'s {other.facts['version']}", ours, other))
     return rows
 
 
 def of_muon(turns: int, device: str) -> list[dict[str, Any]]:
-    """What Muon costs: AdamW's step over Muon's (at least 0.8 means at most 1.25 times)."""
+    """What Muon costs on rows of documents: AdamW's step over Muon's (0.89 means 1.12 times)."""
     rows = []
-    for precision in ("bfloat16", "float32"):
+    for precision in precisions(device):
+        options = {**SHAPES["6 x 256"], "precision": precision, "mode": "documents", "device": device}
         muon, adamw = take_turns(
-            [
-                Contestant("ours", {"precision": precision, "optimizer": "muon", "device": device}),
-                Contestant("ours", {"precision": precision, "device": device}),
-            ],
-            turns,
+            [Contestant("ours", {**options, "optimizer": name}) for name in ("muon", "adamw")], 3 * turns
         )
-        rows.append(against(f"Muon's step in {precision} / AdamW's", muon, adamw))
+        rows.append(against(f"6 x 256: Muon's step in {precision} / AdamW's", muon, adamw))
     return rows
 
 
 def of_rdrop(turns: int, device: str) -> list[dict[str, Any]]:
     """What R-Drop's second pass costs: a plain step over one with R-Drop (0.5 is what two passes cost)."""
-    rdrop, usual = take_turns(
-        [
-            Contestant("ours", {"precision": "bfloat16", "rdrop": 2.0, "device": device}),
-            Contestant("ours", {"precision": "bfloat16", "device": device}),
-        ],
-        turns,
-    )
-    return [against("R-Drop's step in bfloat16 / one without", rdrop, usual)]
+    options = {"precision": precisions(device)[0], "device": device}
+    rdrop, usual = take_turns([Contestant("ours", {**options, "rdrop": 2.0}), Contestant("ours", options)], turns)
+    return [against(f"R-Drop's step in {options['precision']} / one without", rdrop, usual)]
 
 
 def of_inside(turns: int, device: str) -> list[dict[str, Any]]:  # noqa: ARG001
@@ -221,41 +270,37 @@ def of_inside(turns: int, device: str) -> list[dict[str, Any]]:  # noqa: ARG001
 
 def of_compile(turns: int, device: str) -> list[dict[str, Any]]:
     """torch.compile: the step without it over the step with it, after the first steps."""
-    rows = []
-    for precision in ("bfloat16", "float32"):
-        options = {"precision": precision, "device": device}
-        compiled, eager = take_turns(
-            [Contestant("ours", {**options, "compile": True}), Contestant("ours", options)], turns
-        )
-        rows.append(against(f"step in {precision} with torch.compile / without", compiled, eager))
-    return rows
+    options = {"precision": precisions(device)[0], "device": device}
+    compiled, eager = take_turns([Contestant("ours", {**options, "compile": True}), Contestant("ours", options)], turns)
+    return [against(f"step in {options['precision']} with torch.compile / without", compiled, eager)]
 
 
 def of_growth(turns: int, device: str) -> list[dict[str, Any]]:
-    """Tokens a second and memory against width and vocabulary, in bfloat16; the estimate of memory beside the peak."""
+    """Tokens a second and memory against width and vocabulary, in the faster precision; the estimate of memory beside the peak."""
     from shortrun.recipe import Recipe
     from shortrun.train.memory import step_bytes
 
     rows = []
+    precision = precisions(device)[0]
     shapes = [(width, 16_000) for width in (128, 256, 512, 1024)]
     shapes += [(512, vocabulary) for vocabulary in (4_000, 8_000, 32_000, 64_000)]
     for width, vocabulary in shapes:
-        options = {"precision": "bfloat16", "d-model": width, "n-head": width // 64, "vocab-size": vocabulary}
+        options = {"precision": precision, "d-model": width, "n-head": width // 64, "vocab-size": vocabulary}
         (ours,) = take_turns([Contestant("ours", {**options, "device": device})], turns)
         rates = [64 * 128 / seconds for seconds in ours.seconds]
         recipe = Recipe.model_validate(
             {
                 "model": {"d_model": width, "n_head": width // 64},
-                "train": {"precision": "bfloat16"},
+                "train": {"precision": precision},
                 "tokenizer": {"vocab_size": vocabulary},
             }
         )
         parameters = int(ours.facts["parameters"])
         rows_at_once = int(ours.facts["rows"])
-        estimate = sum(step_bytes(parameters, vocabulary, recipe, torch.bfloat16, rows_at_once).values())
+        estimate = sum(step_bytes(parameters, vocabulary, recipe, getattr(torch, precision), rows_at_once).values())
         rows.append(
             {
-                "what": f"width {width}, vocabulary {vocabulary:,}: {parameters:,} parameters",
+                "what": f"width {width}, vocabulary {vocabulary:,}, {precision}: {parameters:,} parameters",
                 "width": width,
                 "vocabulary": vocabulary,
                 "ours": statistics.median(rates),
@@ -289,6 +334,8 @@ def of_corpus(turns: int, device: str) -> list[dict[str, Any]]:  # noqa: ARG001
 
 
 PARTS = {
+    "floor": of_floor,
+    "documents": of_documents,
     "plain": of_plain,
     "peers": of_peers,
     "muon": of_muon,

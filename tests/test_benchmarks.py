@@ -61,12 +61,29 @@ def test_a_script_fits_the_package(name: str) -> None:
 def test_our_contestant_takes_steps(optimizer: str) -> None:
     shape = {"n_layer": 1, "n_head": 2, "d_model": 16, "block_size": 8, "batch_size": 4, "vocab_size": 300}
     switches = {"dropout": 0.1, "precision": "bfloat16", "optimizer": optimizer, "rdrop": 1.0}
-    step, facts = script("contestants").ours(Namespace(**shape, **switches, device="cpu", compile=False))
+    options = Namespace(**shape, **switches, device="cpu", compile=False, mode="full", modern=False)
+    step, facts = script("contestants").ours(options)
     assert facts["rows"] == 4
     assert math.isfinite(facts["flops"])
-    first = step()
+    first, targets = step()
     assert first == pytest.approx(math.log(300), rel=0.05)
-    assert step() != first
+    assert targets == 32
+    assert step()[0] != first
+
+
+@pytest.mark.parametrize("mode", ["documents", "shuffled"])
+def test_the_floor_repeats_the_products_of_a_step(mode: str) -> None:
+    shape = {"n_layer": 2, "n_head": 2, "d_model": 16, "block_size": 64, "batch_size": 4, "vocab_size": 300}
+    switches = {"dropout": 0.0, "precision": "float32", "optimizer": "muon", "rdrop": 0.0}
+    options = Namespace(**shape, **switches, device="cpu", compile=False, mode=mode, modern=True)
+    contestants = script("contestants")
+    _, ours = contestants.ours(options)
+    replay, floor = contestants.floor(options)
+    loss, targets = replay()
+    assert loss == 0
+    assert 0.8 * 256 < targets <= 256
+    # Newton-Schulz, and attention over whole squares of padded groups, come on top of a step's formula
+    assert 0.9 * ours["flops"] < floor["flops"] < 4 * ours["flops"]
 
 
 def test_the_batches_of_a_growing_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
