@@ -100,7 +100,7 @@ def test_the_scores_are_exactly_those_of_one_process(way: str, runs: tuple[Path,
     """The weights that two processes trained, scored by two, and again by one."""
     again, before = evaluate_run(runs[0] / way).newest, scores_of(runs[0] / way)
     assert (again.loss.loss, again.official.loss) == (before["loss"], before["official_loss"])
-    assert again.nats_D.tolist() == RunFolder.open(runs[0] / way).nats().tolist()
+    assert again.nats_D.tolist() == RunFolder.open(runs[0] / way).nats().nats_D.tolist()
 
 
 @pytest.mark.parametrize("way", WAYS)

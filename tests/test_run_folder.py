@@ -161,7 +161,7 @@ def test_what_the_page_says_of_values(runs: list[RunFolder]) -> None:
     (format_row,) = [row for row in tables("manifest.json")[0] if names(row[0]) == ["format"]]
     assert int(re.findall(r"\d+", format_row[1])[0]) == FORMAT
     for run in runs:
-        manifest, scores, nats = run.manifest(), run.scores(), np.load(run.path / "nats.npy")
+        manifest, scores, nats = run.manifest(), run.scores(), run.nats().nats_D
         assert scores is not None
         assert manifest["format"] == FORMAT
         assert scores["fingerprint"] == manifest["fingerprint"]
@@ -172,11 +172,23 @@ def test_what_the_page_says_of_values(runs: list[RunFolder]) -> None:
         assert read(newest(run) / "checkpoint.json")["progress"]["tokens"] == scores["tokens"]
 
 
+def test_the_arrays_of_nats(runs: list[RunFolder]) -> None:
+    arrays = [dict(np.load(run.nats_file)) for run in runs]
+    assert documented(name for each in arrays for name in each) == first_column("nats.npz")
+    for run, found in zip(runs, arrays, strict=True):
+        scores = run.scores()
+        assert scores is not None
+        assert found["validation_characters"].sum() == scores["characters"]
+        assert ("tuning" in found) == (scores["tuning_loss"] is not None)
+        if "tuning" in found:
+            assert run.nats("tuning").loss == pytest.approx(scores["tuning_loss"], rel=1e-12)
+
+
 def test_nats_are_in_the_order_of_the_validation_split(runs: list[RunFolder]) -> None:
     """Whoever lays them beside the documents finds that longer ones take more."""
     run = runs[0]
     lengths = load_corpus(run.recipe().data).split("validation").lengths_D()
-    assert np.corrcoef(lengths, run.nats())[0, 1] > 0.9
+    assert np.corrcoef(lengths, run.nats().nats_D)[0, 1] > 0.9
 
 
 @pytest.mark.parametrize(

@@ -74,10 +74,10 @@ def test_every_document_is_counted(whole: Callable[[str], Path]) -> None:
 
 def test_nats_are_those_of_each_validation_document_in_order(whole: Callable[[str], Path]) -> None:
     run = whole("shuffled")
-    stored = np.load(run / "nats.npy", allow_pickle=False)
+    stored = np.load(run / "nats.npz", allow_pickle=False)["validation"]
     assert (stored.dtype, stored.shape) == (np.float64, (40,))
     assert math.fsum(stored) == scores_of(run)["nats"]
-    assert RunFolder.open(run).nats().tolist() == stored.tolist()
+    assert RunFolder.open(run).nats().nats_D.tolist() == stored.tolist()
     trained = load_trained(run)
     one_by_one = [
         document_nats(trained.model, EncodedDocuments.of([trained.tokenizer.encode(text)], trained.tokenizer.eos))[0]
@@ -90,8 +90,8 @@ def test_nats_are_those_of_each_validation_document_in_order(whole: Callable[[st
 def test_a_run_without_a_result_says_so(stopped: Path) -> None:
     RunFolder(stopped).remove_result()
     assert RunFolder.open(stopped).scores() is None
-    with pytest.raises(UserError, match=r"nats\.npy can't be read"):
-        RunFolder.open(stopped).nats()
+    with pytest.raises(UserError, match=r"nats\.npz can't be read"):
+        RunFolder.open(stopped).nats().nats_D
 
 
 def test_only_the_last_two_checkpoints_and_the_best_are_kept(titles_file: Path, tmp_path: Path) -> None:

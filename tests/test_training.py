@@ -116,14 +116,14 @@ def test_scores_do_not_outlive_the_weights_they_are_of(whole: Callable[[str], Pa
     recipe = tiny_recipe(Path(recipe_of(whole("shuffled")).data.path[0]), train={"checkpoint_every": 1})
     train(recipe, run, max_steps=3)
     assert (run / "scores.json").exists()
-    assert (run / "nats.npy").exists()
+    assert (run / "nats.npz").exists()
     process = start("resume", run)
     wait_for_step(run, 4)
     process.kill()
     process.communicate(timeout=60)
     assert process.returncode == -9, "the run was over before the signal came"
     assert not (run / "scores.json").exists()
-    assert not (run / "nats.npy").exists()
+    assert not (run / "nats.npz").exists()
     resume(run)
     assert_same_end(whole("shuffled"), run)
 
@@ -133,7 +133,7 @@ def test_scores_stay_until_the_first_further_step(stopped: Path) -> None:
     there: dict[type[Event], bool] = {}
 
     def look(event: Event) -> None:
-        found = {(stopped / name).exists() for name in ("scores.json", "nats.npy")}
+        found = {(stopped / name).exists() for name in ("scores.json", "nats.npz")}
         assert len(found) == 1
         there.setdefault(type(event), found.pop())
 

@@ -131,7 +131,7 @@ def test_it_is_stopped_and_goes_on_bitwise(run: Path, tmp_path: Path) -> None:
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert steps_of(run) == steps_of(stopped)
-    assert np.array_equal(RunFolder.open(run).nats(), RunFolder.open(stopped).nats())
+    assert np.array_equal(RunFolder.open(run).nats().nats_D, RunFolder.open(stopped).nats().nats_D)
 
 
 def nats_of(probabilities: Tensor) -> float:
@@ -144,7 +144,7 @@ def test_its_loss_is_that_of_its_members_mean_probability(run: Path, trained: Tr
     tokenizer = trained.tokenizer
     documents = load_corpus(trained.recipe.data).split("validation")
     scored, others = [], []
-    for document, nats in zip(documents, RunFolder.open(run).nats(), strict=True):
+    for document, nats in zip(documents, RunFolder.open(run).nats().nats_D, strict=True):
         ids = [tokenizer.eos, *tokenizer.encode(document), tokenizer.eos]
         if len(ids) - 1 > model.block_size:  # scored in windows
             continue

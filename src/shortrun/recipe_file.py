@@ -102,7 +102,7 @@ def load_recipe(
     Raises UserError with every mistake in the file and the overrides, each with where it stands. `also` are mistakes that
     were found before, in the flags.
     """
-    layers = _read(recipe_path(name))
+    layers = layers_of(recipe_path(name))
     if overrides:
         layers.lay(overrides, COMMAND_LINE)
     return layers.recipe(also)
@@ -177,7 +177,7 @@ def _toml(text: str, origin: str) -> dict[str, Any]:
         raise UserError(f"{origin} is not valid TOML: {error}") from None
 
 
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> Layers:
+def layers_of(path: Path, seen: tuple[Path, ...] = ()) -> Layers:
     """The layers of a recipe file: what it extends, and over that its own values."""
     if path.resolve() in seen:
         raise UserError(f"{path} extends itself, by way of {' -> '.join(str(p) for p in seen)}")
@@ -187,22 +187,22 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> Layers:
         raise UserError(f"The recipe {path} can't be read: {error}") from None
     own = _toml(text, str(path))
     base = own.pop("extends", None)
-    layers = Layers() if base is None else _read(_extended(path, base), (*seen, path.resolve()))
+    layers = Layers() if base is None else layers_of(recipe_beside(path, base), (*seen, path.resolve()))
     layers.lay(own, str(path))
     return layers
 
 
-def _extended(path: Path, base: Any) -> Path:
-    """The file that another one extends: a shipped recipe, or a file beside it."""
+def recipe_beside(path: Path, base: Any, key: str = "extends") -> Path:
+    """The recipe file that another file names under `key`: a shipped recipe, or a file beside it."""
     if not isinstance(base, str):
-        raise UserError(f"{path}: extends = {base!r} must be one recipe's name or file")
+        raise UserError(f"{path}: {key} = {base!r} must be one recipe's name or file")
     beside = path.parent / base
     if beside.is_file() and (base.endswith(".toml") or base not in shipped_recipes()):
         return beside
     try:
         return recipe_path(str(beside) if base.endswith(".toml") else base)
     except UserError as error:
-        raise UserError(f'{path}: extends = "{base}": {error}') from None
+        raise UserError(f'{path}: {key} = "{base}": {error}') from None
 
 
 def _source_or_path(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,16 +6,17 @@ metrics.jsonl       one JSON object a line, one line an event
 tokenizer.json      the tokenizer
 checkpoints/<step>/ model.safetensors, state.pt, checkpoint.json
 scores.json         the losses and the budget of the finished (or stopped) run
-nats.npy            -log p of each validation document at that moment, float64, in validation order
+nats.npz            -log p of each validation and tuning document at that moment, and its characters, in order
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +29,27 @@ from shortrun.runs.result import Result
 from shortrun.tokens.kinds import load_tokenizer
 from shortrun.tokens.tokenizer import Tokenizer
 
-FORMAT = 2
+FORMAT = 3
 """Counted up when a reader of the old format could not read the new one. Format 1 had no number."""
 
 
 def run_fingerprint(recipe: Recipe, data_sha256: str, tokenizer_sha256: str) -> str:
     """The identity of a run: what its result follows from."""
     return json_sha256([recipe.fingerprint(), data_sha256, tokenizer_sha256])
+
+
+class Nats(NamedTuple):
+    """How a model scored each document of a split."""
+
+    nats_D: NDArray[np.float64]
+    """-log p of each document and its end."""
+    characters_D: NDArray[np.int64]
+    """Of each document, its end counted as 5."""
+
+    @property
+    def loss(self) -> float:
+        """Nats per character."""
+        return float(self.nats_D.sum() / self.characters_D.sum())
 
 
 class RunFolder:
@@ -47,7 +62,7 @@ class RunFolder:
         self.metrics_file = path / "metrics.jsonl"
         self.tokenizer_file = path / "tokenizer.json"
         self.scores_file = path / "scores.json"
-        self.nats_file = path / "nats.npy"
+        self.nats_file = path / "nats.npz"
         self.checkpoints = path / "checkpoints"
 
     @classmethod
@@ -151,10 +166,15 @@ class RunFolder:
                 yield json.loads(line)
 
     def write_result(self, result: Result) -> None:
-        """Writes nats.npy and then scores.json, so that scores are never there without their nats."""
-        temporary = self.nats_file.with_name("nats.npy.tmp")
+        """Writes nats.npz and then scores.json, so that scores are never there without their nats."""
+        arrays = {}
+        for split, evaluation in (("validation", result.evaluation), ("tuning", result.tuning)):
+            if evaluation:
+                arrays[split] = evaluation.nats_D
+                arrays[f"{split}_characters"] = evaluation.characters_D
+        temporary = self.nats_file.with_name("nats.npz.tmp")
         with temporary.open("wb") as file:
-            np.save(file, result.evaluation.nats_D)
+            np.savez(file, **arrays)
         temporary.replace(self.nats_file)
         write_json(self.scores_file, result.as_dict())
 
@@ -167,13 +187,13 @@ class RunFolder:
         """What scores.json holds; None while there is none."""
         return read_json(self.scores_file) if self.scores_file.exists() else None
 
-    def nats(self) -> NDArray[np.float64]:
-        """-log p of each validation document at the last step, in nats; raises UserError while there is none."""
+    def nats(self, split: str = "validation") -> Nats:
+        """The scores of each document of `validation` or `tuning` at the last step; raises UserError while there are none."""
         try:
-            nats: NDArray[np.float64] = np.load(self.nats_file, allow_pickle=False)
-        except (OSError, ValueError) as error:
+            with np.load(self.nats_file, allow_pickle=False) as arrays:
+                return Nats(arrays[split], arrays[f"{split}_characters"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.nats_file} can't be read: {error}") from None
-        return nats
 
 
 def runs_in(root: Path) -> Iterator[RunFolder]:

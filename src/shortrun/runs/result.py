@@ -1,4 +1,4 @@
-"""The end of a run in one object: its losses and what they cost. scores.json and nats.npy are made of it."""
+"""The end of a run in one object: its losses and what they cost. scores.json and nats.npz are made of it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,42 @@
+"""A job: one run of a study or a sweep, done in this process, in a worker process or on another machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shortrun.recipe import Recipe
+from shortrun.runs.folder import run_fingerprint
+from shortrun.train.events import OnEvent, ignore
+from shortrun.train.fit import fit, never
+from shortrun.train.loop import Stop
+from shortrun.train.prepare import prepare
+from shortrun.train.sizes import sized
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe and the folder that its run lives in."""
+
+    recipe: Recipe
+    path: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """What goes to another process."""
+        return {"recipe": self.recipe.model_dump(mode="json"), "path": str(self.path)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Job:
+        return cls(Recipe.model_validate(values["recipe"]), Path(values["path"]))
+
+    def fingerprint(self) -> str:
+        """The identity that the run will have; prepares its data, which the run then finds prepared."""
+        recipe, _ = sized(self.recipe)
+        prepared = prepare(recipe)
+        return run_fingerprint(recipe, prepared.corpus.manifest["sha256"], prepared.tokenizer.sha256)
+
+    def do(self, on_event: OnEvent = ignore, stop: Stop = never) -> dict[str, Any]:
+        """Trains the run, or goes on with it where it stands; returns what its scores.json holds."""
+        recipe, _ = sized(self.recipe)
+        return fit(prepare(recipe), recipe, self.path, on_event=on_event, stop=stop).as_dict()
