@@ -44,6 +44,7 @@ usage: shortrun COMMAND ...
   resume RUN          go on with a run, to the same end bit for bit
   eval RUN            score a run's model on its validation documents or on others
   sample RUN          write new documents with a run's model
+  study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
   plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
   techniques          list what a recipe can switch on: what has a card, then the rest
@@ -60,6 +61,7 @@ def run(argv: list[str]) -> int:
         "resume": _resume,
         "eval": _eval,
         "sample": _sample,
+        "study": _study,
         "recipes": _recipes,
         "plan": _plan,
         "techniques": _techniques,
@@ -191,6 +193,12 @@ def _sample(argv: list[str]) -> None:
         seed=options.seed,
     )
     print(json.dumps({"documents": documents}) if options.json else "\n".join(map(visible, documents)))
+
+
+def _study(argv: list[str]) -> None:
+    from shortrun.cli.study import study
+
+    study(argv)
 
 
 def _recipes(argv: list[str]) -> None:

@@ -18,7 +18,7 @@ import torch
 from shortrun.errors import ShortrunError, UserError, counted
 from shortrun.model.device import keep_freed_memory, repeatable
 from shortrun.optim.schedules import warmup_steps
-from shortrun.recipe import Recipe
+from shortrun.recipe import WITHOUT_EFFECT, Recipe
 from shortrun.recipe_file import differences
 from shortrun.runs.checkpoints import Checkpoint, newest_checkpoint
 from shortrun.runs.folder import RunFolder, require_free
@@ -138,9 +138,8 @@ def _require_known(folder: RunFolder) -> None:
 def _require_same(folder: RunFolder, recipe: Recipe, prepared: Prepared) -> None:
     """Raises UserError unless a run is of this recipe, this data and this tokenizer."""
     _require_known(folder)
-    lines = [
-        line for line in differences(folder.recipe(), recipe) if not line.startswith(("data.path", "tokenizer.path"))
-    ]
+    without_effect = tuple(f"{name}:" for name in WITHOUT_EFFECT)
+    lines = [line for line in differences(folder.recipe(), recipe) if not line.startswith(without_effect)]
     if lines:
         raise UserError("\n  ".join([f"{folder.path} is a run of another recipe:", *lines]))
     folder.require_same_data(prepared.corpus.manifest)
