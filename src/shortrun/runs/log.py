@@ -13,6 +13,10 @@ from shortrun.errors import UserError
 from shortrun.runs.folder import RunFolder
 
 
+class RunInUse(UserError):
+    """Another process trains the run."""
+
+
 class MetricsLog:
     """Appends events to a run's metrics.jsonl, and keeps every other process from training the run meanwhile."""
 
@@ -84,7 +88,7 @@ def _lock(file: BinaryIO, folder: RunFolder) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise UserError(f"{folder.path} is being trained by another process") from None
+            raise RunInUse(f"{folder.path} is being trained by another process") from None
 
 
 def log_beginning(log: MetricsLog, manifest: dict[str, Any], counts: dict[str, Any], folder: RunFolder) -> None:
