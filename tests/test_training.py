@@ -254,7 +254,6 @@ def test_a_run_says_how_much_of_its_rows_of_documents_is_padding(titles_file: Pa
     assert float(found[1]) < 5
 
 
-
 def test_fit_stops_where_it_is_asked_to_and_goes_on(
     whole: Callable[[str], Path], titles_file: Path, tmp_path: Path
 ) -> None:

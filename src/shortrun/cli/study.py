@@ -198,7 +198,7 @@ def _tell(
         return
     table = Table(title=escape(found.study), title_justify="left")
     for heading in HEADINGS:
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold", no_wrap=heading == "loss")
     for row in found.rows:
         table.add_row(*map(escape, cells(row, len(found.seeds))))
     show(table)

@@ -123,7 +123,7 @@ class _File(Section):
     form: Literal["ladder", "ablation", "grid"]
     seeds: tuple[int, ...] = Field(min_length=1)
     scale: Scale = Scale()
-    every: dict[str, Any] = {}
+    every: dict[str, Any] = Field(default_factory=dict)
     change: tuple[dict[str, Any], ...] = Field(min_length=1)
 
 
@@ -215,7 +215,9 @@ def _combinations(path: Path, changes: Sequence[_Change]) -> Iterator[list[_Chan
             raise UserError(f'{path}: change "{change.name}": in a grid each field has a list of values')
         if len({len(values) for values in lists}) > 1:
             raise UserError(f'{path}: change "{change.name}": its fields have lists of different lengths')
-        choices.append([_Change(change.name, change.reason, _nested(fields, values)) for values in zip(*lists, strict=True)])
+        choices.append(
+            [_Change(change.name, change.reason, _nested(fields, values)) for values in zip(*lists, strict=True)]
+        )
     yield from (list(combined) for combined in itertools.product(*choices))
 
 
