@@ -33,6 +33,7 @@ from shortrun.cli.output import (
     visible,
 )
 from shortrun.cli.signals import stopping
+from shortrun.cli.sweep import sweep
 from shortrun.errors import ShortrunError, UserError, did_you_mean
 from shortrun.recipe_file import load_recipe, recipe_path, shipped_recipes, to_toml
 
@@ -48,6 +49,7 @@ usage: shortrun COMMAND ...
   plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
   techniques          list what a recipe can switch on: what has a card, then the rest
   data info RECIPE    what a recipe's data is: counts, splits, duplicates, fingerprints
+  sweep run FILE      search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
   cache               what was prepared on this machine and is shared by all runs; --clear removes it
 
 `shortrun COMMAND --help` explains a command. Start with `shortrun train quickstart`."""
@@ -64,6 +66,7 @@ def run(argv: list[str]) -> int:
         "plan": _plan,
         "techniques": _techniques,
         "data": _data,
+        "sweep": sweep,
         "cache": _cache,
     }
     if not argv or argv[0] in ("-h", "--help"):

@@ -79,11 +79,12 @@ class Display:
         if not self.console.is_terminal and (at.step % self._begun.log_every == 0 or at.step in (1, total)):
             self.say(
                 f"step {at.step}/{total}  loss {at.loss:.4f}  validation {self._validation}  {speed} tokens/s  "
-                f"{_clock(at.seconds_left)} left"
+                f"{clock(at.seconds_left)} left"
             )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
