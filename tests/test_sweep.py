@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -260,7 +261,7 @@ def test_a_trial_that_diverges_has_a_reason_and_is_not_repeated(tmp_path: Path) 
     assert len(report["trials"]) == 4
     failed = [trial for trial in report["trials"] if trial["params"]["optim.lr"] == 1e25]
     assert [trial["state"] for trial in failed] == ["FAIL", "FAIL"]
-    assert all("diverged" in trial["reason"] for trial in failed)
+    assert all("A lower optim.lr" in trial["reason"] for trial in failed)
     assert report["search_cost"]["failed_trials"] == 2
     assert report["search_cost"]["finished_trials"] == 2
 
@@ -294,13 +295,13 @@ def children(pid: int) -> list[int]:
     return found
 
 
-LONG = TINY.replace("n_trials = 4", "n_trials = 3").replace("[16, 32]", "[8, 16]")
+LONG = TINY.replace("n_trials = 4", "n_trials = 2")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="worker processes are found in /proc")
 def test_what_a_killed_sweep_was_doing_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = sweep_file(tmp_path, LONG, train={"epochs": 30})
+    file = sweep_file(tmp_path, LONG, train={"epochs": 8})
     process = in_a_process(file)
     wait_for(lambda: unfinished(file), process)
     workers = children(process.pid)
@@ -314,7 +315,7 @@ def test_what_a_killed_sweep_was_doing_is_gone_on_with(tmp_path: Path, monkeypat
     ended = run(file)
     assert ended.returncode == 0, ended.stderr
     report = json.loads(ended.stdout)
-    assert states(report) == ["COMPLETE"] * 3
+    assert states(report) == ["COMPLETE"] * 2
     runs = [run.path for run in runs_in(tmp_path / "runs")]
     assert sorted(runs) == sorted(Path(trial["run"]) for trial in report["trials"])
     assert cut.path in runs
@@ -323,7 +324,7 @@ def test_what_a_killed_sweep_was_doing_is_gone_on_with(tmp_path: Path, monkeypat
 
 @pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    file = sweep_file(tmp_path, LONG, train={"epochs": 30})
+    file = sweep_file(tmp_path, LONG, train={"epochs": 8})
     process = in_a_process(file, "--workers", "2")
     wait_for(lambda: len(unfinished(file)) == 2, process)
     process.send_signal(signal.SIGINT)
@@ -337,13 +338,13 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     ended = run(file)
     assert ended.returncode == 0, ended.stderr
     report = json.loads(ended.stdout)
-    assert states(report) == ["COMPLETE"] * 3
+    assert states(report) == ["COMPLETE"] * 2
     assert {Path(trial["run"]) for trial in report["trials"]} == {run.path for run in runs_in(tmp_path / "runs")}
     assert {path: RunFolder(path).manifest_file.stat().st_mtime_ns for path in cut} == cut
 
 
 @pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A server of its own on a socket in a folder, as an unprivileged user, because PostgreSQL refuses root."""
     found = [*Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), shutil.which("pg_ctl")]
     programs = [Path(program) for program in found if program and Path(program).with_name("initdb").exists()]
@@ -351,18 +352,19 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not programs or (root and not shutil.which("setpriv")):
         pytest.skip("PostgreSQL (initdb and pg_ctl) is not installed")
     binaries = programs[-1].parent
-    folder = Path(shutil.copytree(tmp_path_factory.mktemp("empty"), f"/tmp/shortrun-pg-{os.getpid()}"))
-    as_user = []
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    as_user: list[str | Path] = []
     if root:
         os.chown(folder, 65534, 65534)
         as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     data = folder / "data"
     serve = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
     try:
-        for command in (
+        commands: list[list[str | Path]] = [
             [binaries / "initdb", "-D", data, "-U", "shortrun", "--auth=trust", "-N"],
             [binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", serve, "start"],
-        ):
+        ]
+        for command in commands:
             ended = subprocess.run([*as_user, *command], capture_output=True, text=True, cwd="/", check=False)
             assert ended.returncode == 0, ended.stderr
         yield f"postgresql://shortrun@/postgres?host={folder}"
@@ -374,17 +376,17 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_two_processes_share_a_sweep_on_a_postgresql_server(tmp_path: Path, postgres: str) -> None:
-    file = sweep_file(tmp_path, TINY.replace("n_trials = 4", "n_trials = 7"), train={"epochs": 4})
-    both = [in_a_process(file, "--workers", "2", "--storage", postgres) for _ in range(2)]
+    file = sweep_file(tmp_path, TINY.replace("n_trials = 4", "n_trials = 5"))
+    both = [in_a_process(file, "--storage", postgres) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     study = storage.find_study(postgres, "tiny")
     ended = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-    assert len(ended) == 7
-    assert len({str(trial.params) for trial in ended}) == 7
-    assert len(list(runs_in(tmp_path / "runs"))) == 7
-    told = [sum(text.count("  COMPLETE") for text in process) for process in said]
-    assert sum(told) == 7
+    assert len(ended) == 5
+    assert len({str(trial.params) for trial in ended}) == 5
+    assert len(list(runs_in(tmp_path / "runs"))) == 5
+    told = [errors.count("COMPLETE") for _, errors in said]
+    assert sum(told) == 5
     assert all(told), "each process has trained some of them"
 
 

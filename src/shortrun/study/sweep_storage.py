@@ -33,9 +33,7 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 OPENINGS = 8
 """How often a new storage is tried, because two processes that make its tables at once get in each other's way."""
 
-RUN, REASON, SET_ASIDE, BEGUN, STEPS, PASSES, SECONDS = (
-    "run", "reason", "set_aside", "begun", "steps", "passes", "seconds",
-)  # fmt: skip
+RUN, REASON, SET_ASIDE, BEGUN, PASSES, SECONDS = "run", "reason", "set_aside", "begun", "passes", "seconds"
 """What a trial's attributes are called."""
 
 

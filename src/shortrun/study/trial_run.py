@@ -69,13 +69,13 @@ class TrialRun:
 
     def count_costs(self) -> None:
         """Writes down what the run has cost, over all sittings."""
-        seconds, steps, passes = 0.0, self.at.step, self.at.step * passes_per_step(self.recipe)
+        seconds, steps = 0.0, self.at.step
         if self.scores:
-            seconds, steps, passes = (self.scores[name] for name in ("seconds", "steps", "passes"))
+            seconds, steps = self.scores["seconds"], self.scores["steps"]
         elif self.path.exists() and (checkpoint := newest_checkpoint(RunFolder(self.path))[0]):
-            seconds = checkpoint.progress.seconds
-        for name, value in ((storage.SECONDS, seconds), (storage.STEPS, steps), (storage.PASSES, passes)):
-            self.trial.set_user_attr(name, value)
+            seconds, steps = checkpoint.progress.seconds, max(steps, checkpoint.progress.step)
+        self.trial.set_user_attr(storage.SECONDS, seconds)
+        self.trial.set_user_attr(storage.PASSES, steps * passes_per_step(self.recipe))
 
     def _take_up(self, found: RunFolder) -> None:
         """Goes on with a run: waits until nobody else trains it, and reports the epochs that it has behind it."""

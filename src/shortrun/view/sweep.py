@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def report_of(study: optuna.Study, file: SweepFile) -> SweepReport:
 
 def write_plots(study: optuna.Study, report: SweepReport, path: Path) -> None:
     """Writes Optuna's plots of a sweep as one HTML file that needs nothing else, no network either."""
-    plots = {
+    plots: dict[str, Callable[[optuna.Study], Any]] = {
         "Losses, trial by trial": optuna.visualization.plot_optimization_history,
         "How much each field matters": optuna.visualization.plot_param_importances,
         "Loss against each field": optuna.visualization.plot_slice,
