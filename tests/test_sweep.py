@@ -250,6 +250,7 @@ def test_hopeless_trials_are_pruned_and_no_combination_is_trained_twice(tmp_path
     assert report["search_cost"]["pruned_trials"] == states(report).count("PRUNED")
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_has_a_reason_and_is_not_repeated(tmp_path: Path) -> None:
     """Two of the four combinations diverge, so that there can't be three finished trials."""
     text = EXHAUSTED.replace("n_trials = 6", "n_trials = 3").replace("1e-7", "1e25").replace(", [0.8, 0.95]", "")
@@ -506,6 +507,7 @@ def test_draws_follow_from_the_trial_and_not_from_who_asks(tmp_path: Path) -> No
     assert sorted(range(3), key=lambda k: place[k][0]) != sorted(range(3), key=lambda k: place[k][1])
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("seed", range(40))
 def test_processes_that_know_nothing_of_each_other_never_finish_too_many(seed: int) -> None:
     """Workers ask, look whether it is their turn, finish, fail or die, in any order that chance makes of it."""

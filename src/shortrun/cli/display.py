@@ -7,6 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from shortrun.cli.output import clock
 from shortrun.train.events import Begun, Evaluated, Event, Note, StepTaken
 
 
@@ -81,10 +82,3 @@ class Display:
                 f"step {at.step}/{total}  loss {at.loss:.4f}  validation {self._validation}  {speed} tokens/s  "
                 f"{clock(at.seconds_left)} left"
             )
-
-
-def clock(seconds: float) -> str:
-    """A duration as h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

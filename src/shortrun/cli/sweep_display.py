@@ -11,8 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from shortrun.cli.display import clock
-from shortrun.cli.output import show
+from shortrun.cli.output import clock, show
 from shortrun.view.sweep import SweepReport, number, shown, summary
 
 if TYPE_CHECKING:  # it imports torch

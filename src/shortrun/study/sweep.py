@@ -120,7 +120,7 @@ class _Sitting:
             self._idle.put(worker)
         self._on_trial = on_trial
         self._telling, self._drawing = threading.Lock(), threading.Lock()
-        self._stopping = False
+        self._stopping, self._over = False, threading.Event()
         self._error: BaseException | None = None
         self._failures = self._ended = 0
         self._last: Standing | None = None
@@ -128,12 +128,10 @@ class _Sitting:
 
     def run(self, stop: Stop) -> None:
         """Waits on the main thread, which signals reach, while others work."""
-        thread = threading.Thread(target=self._optimize)
-        thread.start()
+        threading.Thread(target=self._optimize).start()
         number = 0
         try:
-            while thread.is_alive():
-                thread.join(0.2)
+            while not self._over.wait(0.2):
                 number = number or stop()
                 self._stopping = self._stopping or bool(number)
                 if self._stopping:
@@ -144,7 +142,7 @@ class _Sitting:
             for worker in self.workers:
                 if worker.pid:
                     os.kill(worker.pid, signal.SIGKILL)
-            thread.join()
+            self._over.wait()  # an event, because Python 3.11 takes a thread for ended when its join is interrupted
             raise
         finally:
             for worker in self.workers:
@@ -174,6 +172,8 @@ class _Sitting:
                         raise
         except BaseException as error:
             self._error = self._error or error
+        finally:
+            self._over.set()
 
     def _trial(self, trial: optuna.Trial) -> float:
         """Optuna's objective: one trial, to its tuning loss."""
