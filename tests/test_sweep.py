@@ -24,8 +24,9 @@ from shortrun.errors import UserError
 from shortrun.recipe_file import load_recipe, to_toml
 from shortrun.runs.folder import RunFolder, runs_in
 from shortrun.study import sweep_storage as storage
+from shortrun.study.run import cores
 from shortrun.study.sampler import SeededByTrial
-from shortrun.study.sweep import Standing, TrialEvent
+from shortrun.study.sweep_events import Standing, TrialEvent
 from shortrun.study.sweep_file import load_sweep, shipped_sweeps
 from shortrun.study.trial_run import epoch_ended
 from tests.conftest import Done, run_command, tiny_recipe
@@ -125,7 +126,11 @@ def test_a_sweep_trains_as_many_trials_as_it_asks_for(done: tuple[Path, dict[str
         assert recipe.batches.block_size == trial["params"]["batches.block_size"]
         assert recipe.model.dropout == pytest.approx(trial["params"]["model.dropout"])
         assert (recipe.data.num_titles, recipe.data.tuning_titles) == (240, 24)
-        assert (recipe.train.evals_per_epoch, recipe.train.log_every, recipe.train.threads) == (1, 7, 1)
+        assert (recipe.train.evals_per_epoch, recipe.train.log_every, recipe.train.threads) == (
+            1,
+            7,
+            max(cores() // 2, 1),
+        )
         assert folder.path == file.parent / "runs" / "tiny" / f"trial-{trial['number']:04d}"
         assert trial["epochs"] == 2
         passes += scores["passes"]
@@ -301,6 +306,21 @@ LONG = TINY.replace("n_trials = 4", "n_trials = 2")
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="worker processes are found in /proc")
+def test_a_trial_whose_process_dies_is_begun_once_more(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, TINY.replace("n_trials = 4", "n_trials = 1"), train={"epochs": 8})
+    process = in_a_process(file)
+    wait_for(lambda: unfinished(file), process)
+    made = unfinished(file)[0].manifest_file.stat().st_mtime_ns
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    (trial,) = show(file)["trials"]
+    assert (trial["number"], trial["state"]) == (0, "COMPLETE")
+    assert [run.manifest_file.stat().st_mtime_ns for run in runs_in(tmp_path / "runs")] == [made]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="worker processes are found in /proc")
 def test_what_a_killed_sweep_was_doing_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = sweep_file(tmp_path, LONG, train={"epochs": 8})
     process = in_a_process(file)
@@ -418,7 +438,7 @@ data.seed = [1, 2]
     told = complaint(text, tmp_path)
     for sentence in (
         "n_trials: input should be greater than 0",
-        "sampler: input should be 'tpe' or 'random'",
+        "sampler: input should be 'tpe', 'gp' or 'random'",
         "sead: extra inputs are not permitted; did you mean 'seed'?",
         "scale.titels: extra inputs are not permitted; did you mean 'titles'?",
         "optim.lr: low = 0.01 must be below high = 0.001",
@@ -570,7 +590,7 @@ def test_a_terminal_shows_a_live_table(monkeypatch: pytest.MonkeyPatch, capsys: 
     with SweepDisplay() as display:
         display(TrialEvent(3, "RUNNING", {"optim.lr": 0.00123456}, 1.5, 10, 40), Standing(2, 4, 75.0))
     said = capsys.readouterr().err
-    assert "2 of 4 trials left, 0:01:15 left" in said
+    assert "2 of 4 trials left, 75 s left" in said
     assert "10/40" in said
     assert "optim.lr 0.001235" in said
 

@@ -33,7 +33,6 @@ from shortrun.cli.output import (
     visible,
 )
 from shortrun.cli.signals import stopping
-from shortrun.cli.sweep import sweep
 from shortrun.errors import ShortrunError, UserError, did_you_mean
 from shortrun.recipe_file import load_recipe, recipe_path, shipped_recipes, to_toml
 
@@ -45,11 +44,12 @@ usage: shortrun COMMAND ...
   resume RUN          go on with a run, to the same end bit for bit
   eval RUN            score a run's model on its validation documents or on others
   sample RUN          write new documents with a run's model
+  study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
+  sweep COMMAND       search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
   plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
   techniques          list what a recipe can switch on: what has a card, then the rest
   data info RECIPE    what a recipe's data is: counts, splits, duplicates, fingerprints
-  sweep run FILE      search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
   cache               what was prepared on this machine and is shared by all runs; --clear removes it
 
 `shortrun COMMAND --help` explains a command. Start with `shortrun train quickstart`."""
@@ -62,11 +62,12 @@ def run(argv: list[str]) -> int:
         "resume": _resume,
         "eval": _eval,
         "sample": _sample,
+        "study": _study,
+        "sweep": _sweep,
         "recipes": _recipes,
         "plan": _plan,
         "techniques": _techniques,
         "data": _data,
-        "sweep": sweep,
         "cache": _cache,
     }
     if not argv or argv[0] in ("-h", "--help"):
@@ -194,6 +195,18 @@ def _sample(argv: list[str]) -> None:
         seed=options.seed,
     )
     print(json.dumps({"documents": documents}) if options.json else "\n".join(map(visible, documents)))
+
+
+def _study(argv: list[str]) -> None:
+    from shortrun.cli.study import study
+
+    study(argv)
+
+
+def _sweep(argv: list[str]) -> None:
+    from shortrun.cli.sweep import sweep
+
+    sweep(argv)
 
 
 def _recipes(argv: list[str]) -> None:

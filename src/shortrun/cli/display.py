@@ -7,7 +7,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from shortrun.cli.output import clock
 from shortrun.train.events import Begun, Evaluated, Event, Note, StepTaken
 
 
@@ -80,5 +79,11 @@ class Display:
         if not self.console.is_terminal and (at.step % self._begun.log_every == 0 or at.step in (1, total)):
             self.say(
                 f"step {at.step}/{total}  loss {at.loss:.4f}  validation {self._validation}  {speed} tokens/s  "
-                f"{clock(at.seconds_left)} left"
+                f"{_clock(at.seconds_left)} left"
             )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

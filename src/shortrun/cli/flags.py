@@ -6,10 +6,10 @@ words. `--model.bias` is true, `--model.no-bias` and `--model.bias false` are fa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from rich.table import Table
 
@@ -21,8 +21,14 @@ TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "of
 Overrides = dict[str, dict[str, Any]]
 
 
-def taken_from(argv: list[str]) -> tuple[list[str], Overrides, list[str]]:
-    """The words that are no recipe flags, the overrides that the flags make, and a sentence for each flag there is not."""
+def taken_from(
+    argv: list[str], more: Mapping[str, type[BaseModel]] | None = None
+) -> tuple[list[str], Overrides, list[str]]:
+    """The words that are no recipe flags, the overrides that the flags make, and a sentence for each flag there is not.
+
+    more: sections that are no recipe's and that have flags too.
+    """
+    sections = {name: type(about.default) for name, about in Recipe.model_fields.items()} | dict(more or {})
     rest: list[str] = []
     overrides: Overrides = {}
     mistakes = []
@@ -35,7 +41,7 @@ def taken_from(argv: list[str]) -> tuple[list[str], Overrides, list[str]]:
             rest.append(word)
             continue
         negated = field.removeprefix("no_")
-        known = type(Recipe.model_fields[section].default).model_fields if section in Recipe.model_fields else {}
+        known = sections[section].model_fields if section in sections else {}
         if field not in known and negated in known and known[negated].annotation is bool:
             overrides.setdefault(section, {})[negated] = False
             continue
@@ -43,7 +49,10 @@ def taken_from(argv: list[str]) -> tuple[list[str], Overrides, list[str]]:
         if field in known:
             overrides.setdefault(section, {})[field] = _value(given, known[field])
         else:
-            near = nearest_field(section, field) if known else did_you_mean(section, Recipe.model_fields)
+            if section in Recipe.model_fields:
+                near = nearest_field(section, field)
+            else:
+                near = did_you_mean(field, known) if known else did_you_mean(section, sections)
             mistakes.append(f"command line: --{name}: there is no such flag; {near}")
     return rest, overrides, mistakes
 

@@ -159,13 +159,6 @@ def show(table: Table) -> None:
     Console(highlight=False, width=None if terminal else 140).print(table)
 
 
-def clock(seconds: float) -> str:
-    """A duration as h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
-
-
 def duration(seconds: float) -> str:
     minutes, hours = seconds / 60, seconds / 3600
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"

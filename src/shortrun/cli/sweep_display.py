@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -11,11 +10,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from shortrun.cli.output import clock, show
+from shortrun.cli.output import duration, show
+from shortrun.study.sweep_events import Standing, TrialEvent
 from shortrun.view.sweep import SweepReport, number, shown, summary
-
-if TYPE_CHECKING:  # it imports torch
-    from shortrun.study.sweep import Standing, TrialEvent
 
 LAST = 12
 """Trials in the live table."""
@@ -89,4 +86,4 @@ def _line(event: TrialEvent, standing: Standing) -> str:
 def _left(standing: Standing) -> str:
     left = standing.n_trials - standing.finished
     seconds = standing.seconds_left
-    return f"{left} of {standing.n_trials} trials left" + (f", {clock(seconds)} left" if seconds is not None else "")
+    return f"{left} of {standing.n_trials} trials left" + (f", {duration(seconds)} left" if seconds is not None else "")

@@ -127,7 +127,7 @@ def make_repeatable(threads: int | None) -> int:
     torch.use_deterministic_algorithms(True)
     # nothing here reads memory before writing it; filling it first cost 7 % of a step of `small` on 2 cores
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by name there
-    count = threads or cores()
+    count = threads or _cores()
     torch.set_num_threads(count)
     return count
 
@@ -161,7 +161,7 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def cores() -> int:
+def _cores() -> int:
     """Cores this process may use, or as many threads as OMP_NUM_THREADS asks for."""
     wish = os.environ.get("OMP_NUM_THREADS", "")
     if wish.isdigit() and int(wish):

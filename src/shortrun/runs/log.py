@@ -13,6 +13,10 @@ from shortrun.errors import UserError
 from shortrun.runs.folder import RunFolder
 
 
+class RunInUse(UserError):
+    """Another process trains the run."""
+
+
 class MetricsLog:
     """Appends events to a run's metrics.jsonl, and keeps every other process from training the run meanwhile."""
 
@@ -84,7 +88,7 @@ def _lock(file: BinaryIO, folder: RunFolder) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise UserError(f"{folder.path} is being trained by another process") from None
+            raise RunInUse(f"{folder.path} is being trained by another process") from None
 
 
 def being_trained(folder: RunFolder) -> bool:
@@ -94,7 +98,7 @@ def being_trained(folder: RunFolder) -> bool:
     with folder.metrics_file.open("r+b") as file:
         try:
             _lock(file, folder)
-        except UserError:
+        except RunInUse:
             return True
     return False
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shortrun.recipe import Recipe
 from shortrun.runs.folder import run_fingerprint
+from shortrun.runs.log import RunInUse
 from shortrun.train.events import OnEvent, ignore
 from shortrun.train.fit import fit, never
 from shortrun.train.loop import Stop
 from shortrun.train.prepare import prepare
 from shortrun.train.sizes import sized
+
+PATIENCE = 120.0
+"""Seconds: longer than a step, an evaluation and a checkpoint of the largest shipped recipe on two cores."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,16 @@ class Job:
         return run_fingerprint(recipe, prepared.corpus.manifest["sha256"], prepared.tokenizer.sha256)
 
     def do(self, on_event: OnEvent = ignore, stop: Stop = never) -> dict[str, Any]:
-        """Trains the run, or goes on with it where it stands; returns what its scores.json holds."""
+        """Trains the run, or goes on with it where it stands; returns what its scores.json holds.
+
+        Waits for PATIENCE while another process has the run, because one whose master was killed saves before it ends.
+        """
         recipe, _ = sized(self.recipe)
-        return fit(prepare(recipe), recipe, self.path, on_event=on_event, stop=stop).as_dict()
+        prepared, until = prepare(recipe), time.monotonic() + PATIENCE
+        while True:
+            try:
+                return fit(prepared, recipe, self.path, on_event=on_event, stop=stop).as_dict()
+            except RunInUse:
+                if time.monotonic() > until or stop():
+                    raise
+                time.sleep(0.5)

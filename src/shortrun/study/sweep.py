@@ -11,20 +11,18 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from shortrun.errors import ShortrunError, counted
-from shortrun.model.device import cores
 from shortrun.study import sweep_storage as storage
 from shortrun.study.jobs import Job
+from shortrun.study.run import cores
 from shortrun.study.sampler import SeededByTrial, pruner_of, unseen
+from shortrun.study.sweep_events import OnTrial, Standing, State, TrialEvent
 from shortrun.study.sweep_file import Sweep
 from shortrun.study.trial_run import TrialRun
 from shortrun.study.worker import Worker
@@ -35,38 +33,6 @@ POLL = 0.5
 """Seconds between two looks at what other processes do."""
 FAILURES = 5
 """Trials that may fail in a row before the sweep ends, because the next one would fail too."""
-
-State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL", "INTERRUPTED"]
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far a sweep is, over all processes."""
-
-    finished: int
-    n_trials: int
-    seconds_left: float | None
-    """At the pace of this process; None before its first trial has ended."""
-
-
-@dataclass(frozen=True)
-class TrialEvent:
-    """What is known of a trial at some moment."""
-
-    number: int
-    state: State
-    params: dict[str, Any]
-    loss: float | None = None
-    """On the tuning documents."""
-    step: int = 0
-    total_steps: int = 0
-    reason: str = ""
-    """Why it failed."""
-    changed: bool = True
-    """Whether it has begun or ended, and not only gone on."""
-
-
-OnTrial = Callable[[TrialEvent, Standing], None]
 
 
 def run_sweep(

@@ -3,7 +3,7 @@
     about = "Learning rate and dropout of a small model"
     base = "baseline"                          a shipped recipe, or a file beside this one
     n_trials = 20                              finished trials, pruned ones among them
-    sampler = "tpe"                            or "random"
+    sampler = "tpe"                            or "gp", a Gaussian process, or "random"
     seed = 1                                   of the sampler; the runs keep their base's train.seed
     pruner = "median"                          or "none"; it looks at the end of each epoch
 
@@ -52,7 +52,7 @@ class SweepFile(Scaled):
     """What a sweep file holds."""
 
     n_trials: int = Field(gt=0)
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Literal["tpe", "gp", "random"] = "tpe"
     seed: int = Field(0, ge=0, lt=2**32)
     pruner: Literal["median", "none"] = "median"
     prune_after: int = Field(5, ge=1)

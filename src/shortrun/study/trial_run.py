@@ -60,6 +60,8 @@ class TrialRun:
             return Outcome(self.scores, stopped=not self.scores)
         try:
             outcome = worker.do(Job(self.recipe, self.path), watch)
+            if outcome.died and not self._stopping():  # once more, from its last checkpoint
+                outcome = worker.do(Job(self.recipe, self.path), watch)
         except BaseException:
             worker.close()  # it would go on with this trial otherwise
             raise

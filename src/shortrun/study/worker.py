@@ -56,6 +56,8 @@ class Outcome:
     reason: str = ""
     stopped: bool = False
     """Whether somebody asked for it; the run can be gone on with."""
+    died: bool = False
+    """Whether its process ended without a word."""
 
 
 OnProgress = Callable[[Progress], None]
@@ -82,7 +84,8 @@ class Worker:
                 return Outcome(None, told.get("stopped", told.get("failed")), stopped="stopped" in told)
             on_progress(Progress(**told))
         code, self._process = process.wait(), None
-        return Outcome(None, f"its process died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})")
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return Outcome(None, f"its process died ({how})", died=True)
 
     def stop(self) -> None:
         """Ends the job that it is doing after the step it is in."""

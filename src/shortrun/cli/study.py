@@ -1,0 +1,207 @@
+"""`shortrun study plan|run|show`: runs that differ on purpose, and what their differences say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from shortrun.cli.flags import taken_from
+from shortrun.cli.options import JsonFlag, positive
+from shortrun.cli.output import duration, show, show_pairs
+from shortrun.errors import ShortrunError, UserError, counted, did_you_mean
+from shortrun.study.scaled import Scale
+from shortrun.study.study_file import load_study, shipped_studies
+
+USAGE = """usage: shortrun study                    list the shipped studies
+       shortrun study plan STUDY         what would run, what is there, what it takes and can show
+       shortrun study run STUDY          do the runs that are missing; Ctrl-C saves, and running it again goes on
+       shortrun study show STUDY         the table: each change with its difference and its noise
+
+STUDY is a shipped study's name or a TOML file. Fields of a recipe (--data.path FILE) reach every run, and --scale.titles,
+--scale.width, --scale.epochs and --scale.tuning stand above the file's own scale. `shortrun study run --help` has the rest."""
+
+
+class Interrupted(ShortrunError):
+    """A signal came; every run has saved where it stands."""
+
+    exit_code = 130
+
+
+@dataclasses.dataclass
+class Options:
+    """What the three commands share."""
+
+    study: Annotated[Positional[str], arg(metavar="STUDY", help="A shipped study's name, or a TOML file.")]
+    out: Annotated[Path, arg(help="Where runs are looked for and made.")] = Path("runs")
+    json: JsonFlag = False
+
+
+@dataclasses.dataclass
+class PlanOptions(Options):
+    """Say what a study would run, what is there already, and what its seeds can show. Nothing is trained."""
+
+    workers: Annotated[int | None, arg(help="Runs at once; left out, as many as there are cores.")] = None
+
+
+@dataclasses.dataclass
+class RunOptions(PlanOptions):
+    """Do the runs that a study lacks, then show its table."""
+
+    cluster: Annotated[str | None, arg(help="The address of a Dask scheduler whose workers do the runs.")] = None
+
+
+@dataclasses.dataclass
+class ShowOptions(Options):
+    """Show what a study found."""
+
+    final: Annotated[
+        bool, arg(help="Compare on the validation documents, which is written down with its date."), FlagCreatePairsOff
+    ] = False
+    markdown: Annotated[bool, arg(help="Print the table as Markdown."), FlagCreatePairsOff] = False
+    chart: Annotated[Path | None, arg(help="Draw it into this file: .svg, .png, .pdf or .html.")] = None
+
+
+def study(argv: list[str]) -> None:
+    """Runs one of the study commands."""
+    commands: dict[str, Callable[[list[str]], None]] = {"plan": _plan, "run": _run, "show": _show}
+    if not argv:
+        about = {name: load_about(path) for name, path in shipped_studies().items()}
+        show_pairs("shipped studies: shortrun study plan NAME", about)
+        return
+    if argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    if argv[0] not in commands:
+        raise UserError(f"There is no command 'study {argv[0]}': {did_you_mean(argv[0], commands)}")
+    commands[argv[0]](argv[1:])
+
+
+def load_about(path: Path) -> str:
+    """What a study asks, from the first line of its file."""
+    return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+
+
+def _ledger(kind: type[Any], argv: list[str]) -> tuple[Any, Any]:
+    """A command's options, and the study's runs."""
+    rest, overrides, mistakes = taken_from(argv, {"scale": Scale})
+    name = kind.__name__.removesuffix("Options").lower()
+    options = tyro.cli(kind, prog=f"shortrun study {name}", args=rest)
+    found = load_study(options.study, overrides, mistakes)
+    from shortrun.study.ledger import Ledger
+
+    console = Console(stderr=True, highlight=False)
+    with console.status("reading the study's runs") as status:
+        return options, Ledger(found, options.out, lambda sentence: status.update(escape(sentence)))
+
+
+def _plan(argv: list[str]) -> None:
+    options, ledger = _ledger(PlanOptions, argv)
+    from shortrun.study.plan import plan_study
+    from shortrun.study.run import default_workers
+
+    found = plan_study(ledger, positive(options.workers, "--workers") or default_workers())
+    if options.json:
+        print(json.dumps(found.as_dict()))
+        return
+    table = Table(title=escape(f"{found.study}: {found.scale}"), title_justify="left")
+    for heading in ("change", "runs", "parameters", "steps", "passes", "memory", "time of a run"):
+        table.add_column(heading)
+    for row in found.rows:
+        states = ", ".join(f"{seed} {state}" for seed, state in row.states.items())
+        cells = (row.change, states, f"{row.parameters:,}", f"{row.steps:,}", f"{row.passes:,}")
+        table.add_row(*map(escape, cells), f"{row.memory_bytes / 1e9:.2f} GB", duration(row.seconds))
+    show(table)
+    runs = ", ".join(f"{count} {state}" for state, count in found.runs.items())
+    print(f"{counted(sum(found.runs.values()), 'run')}: {runs}")
+    print(f"Still to do: {found.passes:,} passes, about {duration(found.seconds)} ({found.seconds_from})")
+    print(f"{counted(found.workers, 'worker')} at once take up to {found.memory_bytes / 1e9:.1f} GB")
+    for sentence in found.says:
+        print(sentence)
+
+
+def _run(argv: list[str]) -> None:
+    options, ledger = _ledger(RunOptions, argv)
+    from shortrun.cli.study_display import StudyDisplay
+    from shortrun.study.ledger import Ledger
+    from shortrun.study.run import Crew, default_workers
+
+    workers = positive(options.workers, "--workers") or default_workers()
+    with StudyDisplay(ledger, workers) as display:
+        crew: Any
+        if options.cluster:
+            from shortrun.study.cluster import ClusterCrew
+
+            crew = ClusterCrew(options.cluster)
+        else:
+            crew = Crew(workers)
+        came = _on_signals(crew.stop, display.say)
+        ended = crew.do(ledger.to_do(), display)
+    failures = {entry.fingerprint: entry.failure for entry in ledger.entries if entry.failure}
+    failures |= {key: outcome.reason for key, outcome in ended.items()}
+    done = {key for key, outcome in ended.items() if outcome.scores or outcome.stopped}
+    ledger.write_failures({key: reason for key, reason in failures.items() if key not in done})
+    if came:
+        raise Interrupted(f"Stopped; every run is saved, and `shortrun study run {options.study}` goes on with them")
+    _tell(Ledger(ledger.study, options.out), as_json=options.json)
+
+
+def _on_signals(stop: Callable[[], None], say: Callable[[str], None]) -> list[int]:
+    """Has the first Ctrl-C or SIGTERM call `stop`; returns the list of those that came."""
+    came: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+        say("Every run finishes its step and saves; once more to stop at once.")
+        stop()
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), handle)
+    return came
+
+
+def _show(argv: list[str]) -> None:
+    options, ledger = _ledger(ShowOptions, argv)
+    _tell(ledger, as_json=options.json, final=options.final, as_markdown=options.markdown, chart=options.chart)
+
+
+def _tell(
+    ledger: Any, *, as_json: bool, final: bool = False, as_markdown: bool = False, chart: Path | None = None
+) -> None:
+    from shortrun.study.result import results, write_final
+    from shortrun.view.study import HEADINGS, cells, markdown, sentences
+
+    if final:
+        write_final(ledger)
+    found = results(ledger, "validation" if final else "tuning")
+    if chart:
+        from shortrun.view.charts import save, study_chart
+
+        save(study_chart(found), chart)
+    if as_json:
+        print(json.dumps(found.as_dict()))
+        return
+    if as_markdown:
+        print(markdown(found))
+        return
+    table = Table(title=escape(found.study), title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading)
+    for row in found.rows:
+        table.add_row(*map(escape, cells(row, len(found.seeds))))
+    show(table)
+    for sentence in sentences(found):
+        print(sentence)

@@ -1,0 +1,123 @@
+"""Doing runs on several machines: each is a task of a Dask cluster (the extra `cluster`).
+
+    dask scheduler                                     on one machine
+    dask worker tcp://HOST:8786 --nthreads 1           on each, as often as it has room for runs
+    shortrun study run STUDY --cluster tcp://HOST:8786 --out /shared/runs
+
+The folder of the runs must be the same on all machines, such as on a network disk, and so must be the path of the data. Dask
+gives the task of a machine that is gone to another one, which goes on from the run's last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from shortrun.errors import UserError
+from shortrun.study.jobs import Job
+from shortrun.study.ledger import Entry
+from shortrun.study.run import OnChange, cores
+from shortrun.study.worker import Outcome, Progress, Worker
+
+RETRIES = 3
+"""How many machines may be lost under one run."""
+
+
+class ClusterCrew:
+    """Does runs on a cluster; what `Crew` is on one machine."""
+
+    def __init__(self, address: str) -> None:
+        distributed = _distributed()
+        try:
+            self.client = distributed.Client(address, timeout="10s")
+        except (OSError, TimeoutError, ValueError) as error:
+            raise UserError(f"No Dask scheduler answers at {address}: {error}") from None
+        self.topic = f"shortrun-{uuid4().hex}"
+        self._stop = distributed.Event(self.topic, client=self.client)
+
+    def do(self, entries: Sequence[Entry], on_change: OnChange) -> dict[str, Outcome]:
+        """Does all runs and returns how each ended, by fingerprint."""
+        from distributed import as_completed
+
+        here = {entry.fingerprint: entry for entry in entries}
+        begun: set[str] = set()
+        telling = threading.Lock()
+
+        def heard(event: tuple[float, dict[str, Any]]) -> None:
+            entry, progress = here[event[1]["fingerprint"]], Progress(**event[1]["progress"])
+            with telling:
+                if entry.fingerprint not in begun:
+                    begun.add(entry.fingerprint)
+                    on_change(entry, None)
+                on_change(entry, progress)
+
+        self.client.subscribe_topic(self.topic, heard)
+        ended: dict[str, Outcome] = {}
+        try:
+            tasks = {
+                self.client.submit(
+                    do_job, _everywhere(entry.job).as_dict(), entry.fingerprint, self.topic,
+                    key=f"{self.topic}-{entry.fingerprint[:12]}", retries=RETRIES, pure=False,
+                ): entry
+                for entry in entries
+            }  # fmt: skip
+            for task in as_completed(tasks):
+                entry = tasks[task]
+                error = task.exception() if task.status == "error" else None
+                outcome = Outcome(None, f"its machine failed: {error}") if error else Outcome(**task.result())
+                ended[entry.fingerprint] = outcome
+                with telling:
+                    on_change(entry, outcome)
+        finally:
+            self._stop.set()
+            self.client.unsubscribe_topic(self.topic)
+            self.client.close()
+        return ended
+
+    def stop(self) -> None:
+        """Lets each machine save where it stands and end its job; those that wait end at once."""
+        self._stop.set()
+
+
+def do_job(values: dict[str, Any], fingerprint: str, topic: str) -> dict[str, Any]:
+    """What a machine of the cluster does: one job, in a process of its own with its share of the cores."""
+    from distributed import Event, get_worker
+
+    here, stop = get_worker(), Event(topic)
+    if stop.is_set():
+        return asdict(Outcome(None, "stopped before it began", stopped=True))
+    threads = max(cores() // max(here.state.nthreads, 1), 1)
+    job = Job.from_dict(values)
+    train = job.recipe.train.model_copy(update={"threads": threads})
+    worker = Worker(threads)
+
+    def tell(progress: Progress) -> None:
+        here.log_event(topic, {"fingerprint": fingerprint, "progress": asdict(progress)})
+        if stop.is_set():
+            worker.stop()
+
+    try:
+        outcome = worker.do(replace(job, recipe=job.recipe.model_copy(update={"train": train})), tell)
+    finally:
+        worker.close()
+    if outcome.died:
+        raise RuntimeError(outcome.reason)  # so that Dask tries again
+    return asdict(outcome)
+
+
+def _everywhere(job: Job) -> Job:
+    """The job with paths that mean the same in every process."""
+    return Job(job.recipe.located(), Path(os.path.abspath(job.path)))  # noqa: PTH100
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError:
+        raise UserError("--cluster needs the extra `cluster`: pip install 'shortrun[cluster]'") from None
+    return distributed

@@ -1,0 +1,118 @@
+"""Which runs a study needs, and which of them there are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from shortrun.disk import read_json, write_json
+from shortrun.errors import UserError
+from shortrun.runs.folder import RunFolder, free_path, runs_in
+from shortrun.study.jobs import Job
+from shortrun.study.study_file import Study
+
+State = Literal["done", "begun", "missing"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of a study."""
+
+    row: int
+    """Its place in the study's rows."""
+    seed: int
+    fingerprint: str
+    job: Job
+    """Its recipe, and the folder that it has or will have."""
+    state: State
+    scores: dict[str, Any] | None
+    """What scores.json holds, once it is done."""
+    failure: str | None
+    """Why the last try ended, where it failed."""
+
+
+class Ledger:
+    """All runs of a study, found under a root by their fingerprints, so that studies share them.
+
+    Reads the folders when it is made. Two rows that are the same run share it.
+    """
+
+    def __init__(self, study: Study, root: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        self.study = study
+        self.folder = root / study.name
+        self._failures_file = self.folder / "failures.json"
+        failures = read_json(self._failures_file) if self._failures_file.exists() else {}
+        there = _by_fingerprint(root) if root.is_dir() else {}
+        taken: dict[str, Path] = {}
+        self.entries: list[Entry] = []
+        for number, row in enumerate(study.rows):
+            say(f"preparing {row.change}")
+            for seed, recipe in row.recipes.items():
+                wanted = Job(recipe, self.folder / f"{_slug(number, row.change)}-{seed}")
+                fingerprint = wanted.fingerprint()
+                found = there.get(fingerprint)
+                path = found.path if found else taken.setdefault(fingerprint, free_path(wanted.path))
+                scores = _scores(found) if found else None
+                self.entries.append(
+                    Entry(
+                        row=number,
+                        seed=seed,
+                        fingerprint=fingerprint,
+                        job=Job(recipe, path),
+                        state="done" if scores else "begun" if found else "missing",
+                        scores=scores,
+                        failure=None if scores else failures.get(fingerprint),
+                    )
+                )
+
+    def of_row(self, number: int) -> list[Entry]:
+        return [entry for entry in self.entries if entry.row == number]
+
+    def to_do(self) -> list[Entry]:
+        """One entry for each run that is not done, all rows with the first seed first, so that a table soon has all rows."""
+        left = {entry.fingerprint: entry for entry in reversed(self.entries) if entry.state != "done"}
+        order = list(self.study.seeds)
+        return sorted(left.values(), key=lambda entry: (order.index(entry.seed), entry.row))
+
+    def write_failures(self, reasons: dict[str, str]) -> None:
+        """Remembers why runs failed, by fingerprint."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self._failures_file, reasons)
+
+
+def _by_fingerprint(root: Path) -> dict[str, RunFolder]:
+    """Every run below a root; a finished one before others."""
+    found: dict[str, RunFolder] = {}
+    for run in runs_in(root):
+        name = run.fingerprint()
+        if name not in found or _scores(found[name]) is None:
+            found[name] = run
+    return found
+
+
+def _scores(run: RunFolder) -> dict[str, Any] | None:
+    """Those of a finished run whose nats can be read too."""
+    try:
+        scores = run.scores()
+        if scores and scores.get("complete"):
+            run.nats("tuning" if scores.get("tuning_loss") is not None else "validation")
+            return scores
+    except UserError:  # damaged: the run goes on from its checkpoint, and writes them anew
+        pass
+    return None
+
+
+def _slug(number: int, change: str) -> str:
+    """A change as the name of a folder."""
+    words = re.findall(r"[a-z0-9.]+", change.lower())
+    return f"{number:02}-{'-'.join(words)[:60].strip('-.')}"
+
+
+def outcomes(ledger: Ledger) -> Iterator[tuple[State, int]]:
+    """How many different runs are in each state."""
+    states = {entry.fingerprint: entry.state for entry in ledger.entries}
+    for state in ("done", "begun", "missing"):
+        yield state, sum(each == state for each in states.values())  # type: ignore[misc]

@@ -1,0 +1,101 @@
+"""Doing the runs that a study lacks, some at a time, each in a worker process."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+
+from shortrun.study.jobs import Job
+from shortrun.study.ledger import Entry
+from shortrun.study.worker import Outcome, Progress, Worker
+
+TRIES = 2
+"""A job whose process dies is begun once more, from its last checkpoint."""
+
+OnChange = Callable[[Entry, Progress | Outcome | None], None]
+"""Told when a run begins (None), gets on, or ends. Called from several threads, one call at a time."""
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers() -> int:
+    """One for each core."""
+    return cores()
+
+
+class Crew:
+    """Worker processes that share the cores, and the threads that give them jobs."""
+
+    def __init__(self, workers: int) -> None:
+        self.threads = max(cores() // workers, 1)
+        self.workers = [Worker(self.threads) for _ in range(workers)]
+        self._stopping = threading.Event()
+        self._telling = threading.Lock()
+
+    def do(self, entries: Sequence[Entry], on_change: OnChange) -> dict[str, Outcome]:
+        """Does all runs and returns how each ended, by fingerprint. After `stop`, those not yet begun are left out."""
+        waiting: queue.SimpleQueue[Entry] = queue.SimpleQueue()
+        for entry in entries:
+            waiting.put(entry)
+        ended: dict[str, Outcome] = {}
+        giving = [
+            threading.Thread(target=self._give, args=(worker, waiting, ended, on_change)) for worker in self.workers
+        ]
+        try:
+            for thread in giving:
+                thread.start()
+            for thread in giving:
+                while thread.is_alive():
+                    thread.join(0.2)  # in short turns, because a signal's handler only runs between them
+        finally:
+            self.stop()
+            for thread in giving:
+                thread.join()
+            for worker in self.workers:
+                worker.close()
+        return ended
+
+    def stop(self) -> None:
+        """Lets each worker save where it stands and end its job."""
+        self._stopping.set()
+        for worker in self.workers:
+            worker.stop()
+
+    def _give(
+        self, worker: Worker, waiting: queue.SimpleQueue[Entry], ended: dict[str, Outcome], on_change: OnChange
+    ) -> None:
+        while not self._stopping.is_set():
+            try:
+                entry = waiting.get_nowait()
+            except queue.Empty:
+                return
+            self._tell(on_change, entry, None)
+            outcome = self._try(worker, entry, on_change)
+            ended[entry.fingerprint] = outcome
+            self._tell(on_change, entry, outcome)
+
+    def _try(self, worker: Worker, entry: Entry, on_change: OnChange) -> Outcome:
+        train = entry.job.recipe.train.model_copy(update={"threads": self.threads})
+        job = Job(entry.job.recipe.model_copy(update={"train": train}), entry.job.path)
+
+        def tell(progress: Progress) -> None:
+            self._tell(on_change, entry, progress)
+            if self._stopping.is_set():
+                worker.stop()  # once more, because the first may have come before the job
+
+        for left in reversed(range(TRIES)):
+            outcome = worker.do(job, tell)
+            if outcome.died and left and not self._stopping.is_set():
+                tell(Progress(0, 0, note=f"{entry.job.path}: {outcome.reason}; it is begun once more"))
+                continue
+            return outcome
+        raise AssertionError("the last try returns")
+
+    def _tell(self, on_change: OnChange, entry: Entry, what: Progress | Outcome | None) -> None:
+        with self._telling:
+            on_change(entry, what)

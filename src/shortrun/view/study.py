@@ -1,0 +1,84 @@
+"""A study's table for a terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shortrun.study.table import ResultRow, StudyResult
+
+HEADINGS = (
+    "change", "loss", "difference", "95 % interval", "p", "", "official", "coverage", "parameters", "tokens", "passes",
+    "FLOPs", "minutes", "seeds",
+)  # fmt: skip
+
+
+def cells(row: ResultRow, seeds: int) -> tuple[str, ...]:
+    """One row as text; a dash where nothing is known."""
+    loss = "-" if row.loss is None else f"{row.loss:.4f}"
+    if row.sd is not None:
+        loss += f" ± {row.sd:.4f}"
+    interval = "-" if row.interval is None else f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}"
+    return (
+        row.change,
+        loss,
+        "-" if row.difference is None else f"{row.difference:+.4f}",
+        interval,
+        "-" if row.p is None else f"{row.p:.3g}",
+        verdict(row),
+        "-" if row.official_loss is None else f"{row.official_loss:.4f}",
+        "-" if row.coverage is None else f"{row.coverage:.1%}",
+        "-" if row.parameters is None else f"{row.parameters:,}",
+        "-" if row.tokens is None else f"{row.tokens:,}",
+        "-" if row.passes is None else f"{row.passes:,}",
+        "-" if row.flops is None else f"{row.flops:.2g}",
+        "-" if row.seconds is None else f"{row.seconds / 60:.1f}",
+        f"{row.seeds}/{seeds}" + (f", {len(row.failures)} failed" if row.failures else ""),
+    )
+
+
+def verdict(row: ResultRow) -> str:
+    """Whether the change helped, as far as its interval says."""
+    if row.tie is None or row.difference is None:
+        return ""
+    return "tie" if row.tie else "better" if row.difference < 0 else "worse"
+
+
+def sentences(result: StudyResult) -> Iterator[str]:
+    """What a reader has to know to read the table."""
+    compared = {"ladder": "the row above", "ablation": "the first row", "grid": "the first row"}[result.form]
+    yield (
+        f"{result.about} Base {result.base}, {result.scale}. Losses in nats per character on the {result.split} documents, mean "
+        f"± sd over seeds {', '.join(map(str, result.seeds))}; each difference is from {compared}, over the seeds and the "
+        "documents that both share."
+    )
+    yield (
+        f"p is the exact sign-flip test over paired seeds; with {len(result.seeds)} it can't be below "
+        f"{result.smallest_p:.3g}. A tie is a difference whose interval holds 0."
+    )
+    if result.smallest_difference is not None:
+        yield f"The smallest difference that this study shows four times out of five is {result.smallest_difference:.4f}."
+    if result.final:
+        yield f"The validation documents were first looked at on {result.final}."
+    for row in result.rows:
+        for seed, reason in row.failures.items():
+            yield f"{row.change}, seed {seed}: {reason}"
+
+
+def markdown(result: StudyResult) -> str:
+    """The table with its sentences and the reasons for the changes."""
+    lines = [f"## {result.study}", "", *sentences(result), ""]
+    lines += [f"| {' | '.join(_plain(cell) for cell in line)} |" for line in _lines(result)]
+    reasons = [f"- **{_plain(row.change)}**: {_plain(row.reason)}" for row in result.rows if row.reason]
+    return "\n".join([*lines, "", *reasons, ""])
+
+
+def _lines(result: StudyResult) -> Iterator[tuple[str, ...]]:
+    yield HEADINGS
+    yield ("---",) * len(HEADINGS)
+    for row in result.rows:
+        yield cells(row, len(result.seeds))
+
+
+def _plain(text: str) -> str:
+    """Text that can't be taken for a table's border."""
+    return " ".join(text.replace("|", "\\|").split())

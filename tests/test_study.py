@@ -1,0 +1,236 @@
+"""Studies end to end: real runs, real worker processes, real kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shortrun.recipe_file import to_toml
+from shortrun.runs.folder import RunFolder, runs_in
+from shortrun.study.jobs import Job
+from shortrun.study.ledger import Ledger
+from shortrun.study.result import results
+from shortrun.study.run import Crew
+from shortrun.study.study_file import load_study
+from shortrun.study.worker import Outcome, Progress, Worker
+from tests.conftest import Done, assert_same_end, run_command, tiny_recipe
+
+FILE = """
+about = "A tiny ladder."
+base = "base.toml"
+form = "{form}"
+seeds = {seeds}
+
+[scale]
+titles = 0.5
+tuning = 0.1
+
+[[change]]
+name = "faster"
+reason = "A larger step learns more in a short run."
+optim.lr = {lr}
+
+[[change]]
+name = "more heads"
+reason = "It hardly matters here."
+model.n_head = 4
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Callable[..., Path]:
+    def made(name: str = "tiny", form: str = "ladder", seeds: str = "[1, 2]", lr: str = "1e-2", **more: Any) -> Path:
+        recipe = tiny_recipe(None, data={"num_titles": 400}, **more)
+        (tmp_path / "base.toml").write_text(to_toml(recipe))
+        path = tmp_path / f"{name}.toml"
+        path.write_text(FILE.format(form=form, seeds=seeds, lr=lr))
+        return path
+
+    return made
+
+
+def study(command: str, file: Path, *args: str | Path) -> Done:
+    """In a process of its own, because it handles signals."""
+    done = subprocess.run(
+        [sys.executable, "-m", "shortrun", "study", command, str(file), "--out", str(file.parent / "runs"), *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def rows(done: Done) -> list[dict[str, Any]]:
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)["rows"]
+    return found
+
+
+@pytest.mark.slow
+def test_a_study_runs_once_and_shares_its_runs(study_file: Callable[..., Path]) -> None:
+    file = study_file()
+    runs = file.parent / "runs"
+    planned = json.loads(study("plan", file, "--json").stdout)
+    assert planned["runs"] == {"done": 0, "begun": 0, "missing": 6}
+    assert not runs.exists() or not list(runs_in(runs)), "a plan trains nothing"
+    assert any("no sign-flip test gives p below 0.5" in sentence for sentence in planned["says"])
+
+    first = rows(study("run", file, "--workers", "2", "--json"))
+    assert [row["change"] for row in first] == ["base", "faster", "more heads"]
+    assert [row["reference"] for row in first] == [None, "base", "faster"]
+    for row in first:
+        assert row["seeds"] == 2
+        assert row["loss"] == pytest.approx(sum(row["losses"].values()) / 2)
+        for seed, path in zip((1, 2), row["runs"], strict=True):
+            run = RunFolder.open(Path(path))
+            assert run.recipe().train.seed == seed
+            assert run.nats("tuning").loss == pytest.approx(row["losses"][str(seed)])
+    faster = first[1]
+    assert faster["difference"] == pytest.approx(faster["loss"] - first[0]["loss"])
+    assert faster["interval"][0] < faster["difference"] < faster["interval"][1]
+    assert faster["p"] == 0.5
+
+    stamps = {path: path.stat().st_mtime_ns for path in runs.rglob("scores.json")}
+    again = study("run", file, "--json")
+    assert rows(again) == first
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("scores.json")} == stamps
+
+    other = study_file("other", form="ablation", seeds="[2, 3]")
+    shared = json.loads(study("plan", other, "--json").stdout)
+    assert shared["runs"] == {"done": 2, "begun": 0, "missing": 4}, "base and faster with seed 2 are there"
+    assert shared["seconds_from"].startswith("scaled by the 2 runs")
+
+
+@pytest.mark.slow
+def test_what_show_shows(study_file: Callable[..., Path]) -> None:
+    file = study_file(seeds="[1]")
+    assert study("run", file).returncode == 0
+    table = study("show", file)
+    assert "more heads" in table.stdout
+    assert "tuning documents" in table.stdout
+    page = study("show", file, "--markdown").stdout
+    assert "- **faster**: A larger step learns more in a short run." in page
+    chart = file.parent / "chart.svg"
+    assert study("show", file, "--chart", chart).returncode == 0
+    drawn = chart.read_text(encoding="utf-8")
+    assert drawn.startswith("<svg")
+    assert "more heads" in drawn
+    assert not (file.parent / "runs" / "tiny" / "final.json").exists(), "nobody has looked at the validation documents"
+    final = json.loads(study("show", file, "--final", "--json").stdout)
+    assert final["split"] == "validation"
+    noted = json.loads((file.parent / "runs" / "tiny" / "final.json").read_text())
+    assert noted["when"] == final["final"]
+    for row in final["rows"]:
+        (path,) = row["runs"]
+        assert row["loss"] == pytest.approx(RunFolder.open(Path(path)).scores()["loss"])  # type: ignore[index]
+    assert json.loads(study("show", file, "--json").stdout)["final"] == noted["when"]
+
+
+@pytest.mark.slow
+def test_a_failed_run_is_a_row_with_its_reason(study_file: Callable[..., Path]) -> None:
+    file = study_file(form="ablation", seeds="[1]", lr="1e30")
+    base, faster, heads = rows(study("run", file, "--json"))
+    assert faster["loss"] is None
+    assert "no longer a number" in faster["failures"]["1"]
+    assert base["seeds"] == heads["seeds"] == 1
+    assert "no longer a number" in study("show", file).stdout
+
+
+def long_study(study_file: Callable[..., Path]) -> tuple[Path, Path]:
+    """A study of one run of several seconds, and the run's folder."""
+    file = study_file(seeds="[1]", train={"epochs": 60, "checkpoint_every": 20})
+    text = file.read_text()
+    file.write_text(text[: text.index("[[change]]\nname = \"more")].replace("optim.lr = 1e-2", "model.n_head = 4"))
+    return file, file.parent / "runs" / "tiny" / "00-base-1"
+
+
+def begin(file: Path, *, until: Path) -> subprocess.Popen[str]:
+    """A study in a process group of its own, as soon as a run has a checkpoint."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shortrun", "study", "run", str(file), "--out", str(file.parent / "runs"), "--workers", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(until.glob("checkpoints/[1-9]*")):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_study_that_is_stopped_goes_on(study_file: Callable[..., Path], number: int, tmp_path: Path) -> None:
+    file, run = long_study(study_file)
+    process = begin(file, until=run)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "every run is saved" in errors
+    assert not RunFolder(run).scores_file.exists()
+    (base, heads) = rows(study("run", file, "--json"))
+    assert [base["seeds"], heads["seeds"]] == [1, 1]
+    whole = Job(load_study(str(file)).rows[0].recipes[1], tmp_path / "whole")
+    threads = whole.recipe.train.model_copy(update={"threads": 1})
+    Job(whole.recipe.model_copy(update={"train": threads}), whole.path).do()
+    assert_same_end(run, whole.path)
+
+
+def test_a_worker_that_is_killed_is_begun_again(study_file: Callable[..., Path], tmp_path: Path) -> None:
+    file, _ = long_study(study_file)
+    ledger = Ledger(load_study(str(file)), tmp_path / "runs")
+    (entry, *_) = ledger.to_do()
+    crew, told = Crew(1), []
+
+    def on_change(_: Any, what: Progress | Outcome | None) -> None:
+        told.append(what)
+        if isinstance(what, Progress) and what.step > 30 and not any(each.note for each in told if isinstance(each, Progress) and each.note and "died" in each.note):
+            pid = crew.workers[0].pid
+            assert pid
+            os.kill(pid, signal.SIGKILL)
+
+    ended = crew.do([entry], on_change)
+    assert ended[entry.fingerprint].scores
+    assert any(isinstance(each, Progress) and each.note and "SIGKILL" in each.note for each in told)
+    assert results(Ledger(ledger.study, tmp_path / "runs")).rows[0].seeds == 1
+
+
+def test_a_worker_stops_when_whoever_gave_the_job_is_gone(tmp_path: Path) -> None:
+    worker, job = Worker(1), Job(tiny_recipe(None, train={"epochs": 500}), tmp_path / "run")
+    seen: list[Progress] = []
+
+    def tell(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.step:
+            worker.stop()
+
+    outcome = worker.do(job, tell)
+    worker.close()
+    assert outcome.stopped
+    assert "resume" in outcome.reason
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_commands_say_what_is_wrong(study_file: Callable[..., Path]) -> None:
+    file = study_file()
+    assert "did you mean 'show'?" in run_command("study", "shoe", file).stderr
+    assert "did you mean 'tiny'?" not in run_command("study", "plan", "vocabulery").stderr
+    wrong = run_command("study", "plan", file, "--scale.tittles", "0.1", "--optm.lr", "3")
+    assert wrong.returncode == 2
+    assert "did you mean 'titles'?" in wrong.stderr
+    assert "did you mean 'optim'?" in wrong.stderr
+    chart = run_command("study", "show", file, "--out", file.parent / "runs", "--chart", "x.svgg")
+    assert chart.returncode == 2
