@@ -52,7 +52,7 @@ batches.block_size = [16, 32]
 def sweep_file(folder: Path, text: str = TINY, **sections: dict[str, Any]) -> Path:
     """A sweep over a tiny recipe, both in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    base = tiny_recipe(None, **{"train": {"threads": None}, **sections})
+    base = tiny_recipe(None, **sections)
     (folder / "base.toml").write_text(to_toml(base))
     (folder / "tiny.toml").write_text(text)
     return folder / "tiny.toml"
@@ -103,7 +103,7 @@ def in_a_process(file: Path, *options: str) -> subprocess.Popen[str]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
     """A finished sweep: its file, what `sweep run --json` printed, and what it said."""
-    file = sweep_file(tmp_path_factory.mktemp("sweep"))
+    file = sweep_file(tmp_path_factory.mktemp("sweep"), train={"threads": None})
     ended = run(file, "--workers", "2", "--train.log-every", "7")
     assert ended.returncode == 0, ended.stderr
     return file, json.loads(ended.stdout), ended.stderr
