@@ -20,7 +20,8 @@ from shortrun.cli.flags import taken_from
 from shortrun.cli.options import JsonFlag, positive
 from shortrun.cli.output import duration, show, show_pairs
 from shortrun.errors import ShortrunError, UserError, counted, did_you_mean
-from shortrun.study.study_file import Scale, load_study, shipped_studies
+from shortrun.study.scaled import Scale
+from shortrun.study.study_file import load_study, shipped_studies
 
 USAGE = """usage: shortrun study                    list the shipped studies
        shortrun study plan STUDY         what would run, what is there, what it takes and can show

@@ -26,60 +26,20 @@ command line, the scale, `every`, the changes, the seed.
 from __future__ import annotations
 
 import itertools
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from shortrun.errors import UserError, did_you_mean
-from shortrun.recipe import Recipe, Section
-from shortrun.recipe_file import COMMAND_LINE, Layers, layers_of, recipe_beside, toml_value
+from shortrun.recipe import Recipe
+from shortrun.recipe_file import Layers, toml_value
+from shortrun.study.scaled import Overrides, Scale, Scaled, checked_file, nested, scaled_base, toml_of
 
 SHIPPED = Path(__file__).parents[1] / "studies"
-
-Overrides = Mapping[str, Mapping[str, Any]]
-
-
-class Scale(Section):
-    """How much smaller the runs of a study are than its base."""
-
-    titles: float = Field(1.0, gt=0, le=1)
-    """Share of the base's documents."""
-    width: float = Field(1.0, gt=0)
-    """Share of the base's d_model; the heads keep their width, so that there are fewer of them."""
-    epochs: int | None = Field(None, gt=0)
-    """Instead of the base's."""
-    tuning: float = Field(0.1, gt=0, lt=1)
-    """Share of the documents that is cut from the training documents to compare on, where the base cuts none."""
-
-    def over(self, base: Recipe) -> dict[str, dict[str, Any]]:
-        """The values that it lays over a base; raises UserError where the base can't be scaled."""
-        data, model = base.data, base.model
-        values: dict[str, dict[str, Any]] = {"data": {}, "model": {}, "train": {}}
-        if isinstance(data.num_titles, int):
-            values["data"]["num_titles"] = titles = round(data.num_titles * self.titles)
-            if not data.tuning_titles:
-                values["data"]["tuning_titles"] = round(titles * self.tuning)
-        elif self.titles != 1 or not data.tuning_titles:
-            raise UserError('a study needs a number in data.num_titles, not "all"')
-        if data.tuning_titles:
-            values["data"]["tuning_titles"] = round(data.tuning_titles * self.titles)
-        if self.width != 1:
-            heads = max(1, round(model.n_head * self.width))
-            values["model"] = {"n_head": heads, "d_model": heads * (model.d_model // model.n_head)}
-        if self.epochs:
-            values["train"]["epochs"] = self.epochs
-        return values
-
-    def __str__(self) -> str:
-        told = [f"{self.titles:.0%} of the documents"] * (self.titles != 1)
-        told += [f"{self.width:.0%} of the width"] * (self.width != 1)
-        told += [f"{self.epochs} epochs"] * (self.epochs is not None)
-        return ", ".join(told) or "full scale"
 
 
 @dataclass(frozen=True)
@@ -115,15 +75,11 @@ class _Change:
     values: dict[str, dict[str, Any]]
 
 
-class _File(Section):
-    """What a study file holds besides its changes."""
+class _File(Scaled):
+    """What a study file holds."""
 
-    about: str
-    base: str
     form: Literal["ladder", "ablation", "grid"]
     seeds: tuple[int, ...] = Field(min_length=1)
-    scale: Scale = Scale()
-    every: dict[str, Any] = Field(default_factory=dict)
     change: tuple[dict[str, Any], ...] = Field(min_length=1)
 
 
@@ -150,16 +106,8 @@ def load_study(name: str, overrides: Overrides | None = None, also: Sequence[str
     Raises UserError with all that is wrong.
     """
     path = study_path(name)
-    file = _read(path)
-    base = layers_of(recipe_beside(path, file.base, "base"))
-    if overrides:
-        base.lay(overrides, COMMAND_LINE)
-    try:
-        base.lay(file.scale.over(base.recipe(also)), f"{path}: [scale]")
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    if file.every:
-        base.lay(file.every, f"{path}: [every]")
+    file = checked_file(path, _File, "study", toml_of(path, "study"))
+    base = scaled_base(path, file, overrides, also)
     rows: list[tuple[str, str, int | None, list[_Change]]] = [(Path(file.base).stem, file.about, None, [])]
     changes = [_change(path, number, dict(values)) for number, values in enumerate(file.change, 1)]
     if file.form == "grid":
@@ -178,22 +126,6 @@ def load_study(name: str, overrides: Overrides | None = None, also: Sequence[str
     if problems:
         raise UserError("\n".join([f"{path} asks for what can't be:", *problems]))
     return Study(path.stem, file.about, file.base, file.form, file.scale, file.seeds, tuple(made))
-
-
-def _read(path: Path) -> _File:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"The study {path} can't be read: {error}") from None
-    try:
-        return _File.model_validate(values)
-    except ValidationError as error:
-        lines = []
-        for item in error.errors(include_url=False):
-            where = ".".join(str(part) for part in item["loc"])
-            near = f"; {did_you_mean(where, _File.model_fields)}" if item["type"] == "extra_forbidden" else ""
-            lines.append(f"  {where}: {item['msg'][0].lower()}{item['msg'][1:]}{near}")
-        raise UserError("\n".join([f"{path} is no study:", *lines])) from None
 
 
 def _change(path: Path, number: int, values: dict[str, Any]) -> _Change:
@@ -216,16 +148,9 @@ def _combinations(path: Path, changes: Sequence[_Change]) -> Iterator[list[_Chan
         if len({len(values) for values in lists}) > 1:
             raise UserError(f'{path}: change "{change.name}": its fields have lists of different lengths')
         choices.append(
-            [_Change(change.name, change.reason, _nested(fields, values)) for values in zip(*lists, strict=True)]
+            [_Change(change.name, change.reason, nested(fields, values)) for values in zip(*lists, strict=True)]
         )
     yield from (list(combined) for combined in itertools.product(*choices))
-
-
-def _nested(fields: Sequence[tuple[str, str]], values: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    nested: dict[str, dict[str, Any]] = {}
-    for (section, name), value in zip(fields, values, strict=True):
-        nested.setdefault(section, {})[name] = value
-    return nested
 
 
 def _combined_name(combined: Sequence[_Change]) -> str:
