@@ -20,7 +20,7 @@ from shortrun.cli.flags import taken_from
 from shortrun.cli.options import JsonFlag, positive
 from shortrun.cli.output import duration, show, show_pairs
 from shortrun.errors import ShortrunError, UserError, counted, did_you_mean
-from shortrun.study.scaled import Scale
+from shortrun.study.scale import Scale
 from shortrun.study.study_file import load_study, shipped_studies
 
 USAGE = """usage: shortrun study                    list the shipped studies
@@ -29,7 +29,8 @@ USAGE = """usage: shortrun study                    list the shipped studies
        shortrun study show STUDY         the table: each change with its difference and its noise
 
 STUDY is a shipped study's name or a TOML file. Fields of a recipe (--data.path FILE) reach every run, and --scale.titles,
---scale.width, --scale.epochs and --scale.tuning stand above the file's own scale. `shortrun study run --help` has the rest."""
+--scale.width, --scale.rows, --scale.vocabulary, --scale.epochs and --scale.tuning stand above the file's own scale.
+`shortrun study run --help` has the rest."""
 
 
 class Interrupted(ShortrunError):
@@ -199,7 +200,7 @@ def _tell(
         return
     table = Table(title=escape(found.study), title_justify="left")
     for heading in HEADINGS:
-        table.add_column(heading, overflow="fold", no_wrap=heading == "loss")
+        table.add_column(heading)
     for row in found.rows:
         table.add_row(*map(escape, cells(row, len(found.seeds))))
     show(table)

@@ -12,47 +12,10 @@ from pydantic import Field, ValidationError
 from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe import Recipe, Section
 from shortrun.recipe_file import COMMAND_LINE, Layers, layers_of, recipe_beside
+from shortrun.study.scale import Scale
 
 Overrides = Mapping[str, Mapping[str, Any]]
 File = TypeVar("File", bound=Section)
-
-
-class Scale(Section):
-    """How much smaller the runs of a study are than its base."""
-
-    titles: float = Field(1.0, gt=0, le=1)
-    """Share of the base's documents."""
-    width: float = Field(1.0, gt=0)
-    """Share of the base's d_model; the heads keep their width, so that there are fewer of them."""
-    epochs: int | None = Field(None, gt=0)
-    """Instead of the base's."""
-    tuning: float = Field(0.1, gt=0, lt=1)
-    """Share of the documents that is cut from the training documents to compare on, where the base cuts none."""
-
-    def over(self, base: Recipe) -> dict[str, dict[str, Any]]:
-        """The values that it lays over a base; raises UserError where the base can't be scaled."""
-        data, model = base.data, base.model
-        values: dict[str, dict[str, Any]] = {"data": {}, "model": {}, "train": {}}
-        if isinstance(data.num_titles, int):
-            values["data"]["num_titles"] = titles = round(data.num_titles * self.titles)
-            if not data.tuning_titles:
-                values["data"]["tuning_titles"] = round(titles * self.tuning)
-        elif self.titles != 1 or not data.tuning_titles:
-            raise UserError('data.num_titles = "all" can\'t be scaled and cut: give it a number')
-        if data.tuning_titles:
-            values["data"]["tuning_titles"] = round(data.tuning_titles * self.titles)
-        if self.width != 1:
-            heads = max(1, round(model.n_head * self.width))
-            values["model"] = {"n_head": heads, "d_model": heads * (model.d_model // model.n_head)}
-        if self.epochs:
-            values["train"]["epochs"] = self.epochs
-        return values
-
-    def __str__(self) -> str:
-        told = [f"{self.titles:.0%} of the documents"] * (self.titles != 1)
-        told += [f"{self.width:.0%} of the width"] * (self.width != 1)
-        told += [f"{self.epochs} epochs"] * (self.epochs is not None)
-        return ", ".join(told) or "full scale"
 
 
 class Scaled(Section):
@@ -86,19 +49,20 @@ def checked_file(path: Path, kind: type[File], what: str, values: Mapping[str, A
         raise UserError("\n".join([f"{path} is no {what}:", *lines])) from None
 
 
-def scaled_base(path: Path, file: Scaled, overrides: Overrides | None, also: Sequence[str] = ()) -> Layers:
-    """The layers that all runs of a file share: the base, the command line, the scale, and what is set in every run."""
+def base_of(path: Path, file: Scaled, flags: Overrides | None) -> Layers:
+    """The layers that all runs of a file share but for the scale: the base, what is set in every run, the command line."""
     base = layers_of(recipe_beside(path, file.base, "base"))
-    if overrides:
-        base.lay(overrides, COMMAND_LINE)
-    recipe = base.recipe(also)
-    try:
-        base.lay(file.scale.over(recipe), f"{path}: [scale]")
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
     if file.every:
         base.lay(file.every, f"{path}: [every]")
+    if flags:
+        base.lay(flags, COMMAND_LINE)
     return base
+
+
+def scaled(layers: Layers, scale: Scale, path: Path) -> Recipe:
+    """The recipe of some layers, with the scale over them."""
+    layers.lay(scale.over(layers.recipe()), f"{path}: [scale]")
+    return layers.recipe()
 
 
 def nested(fields: Sequence[tuple[str, str]], values: Sequence[Any]) -> dict[str, dict[str, Any]]:

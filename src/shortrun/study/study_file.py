@@ -19,27 +19,31 @@
     optim.name = "adamw"
     optim.lr = 1e-3
 
-In a grid, a field's value is a list of the values it takes. Layers are laid over one another in this order: the base, the
-command line, the scale, `every`, the changes, the seed.
+In a grid, a field's value is a list of the values it takes. Layers are laid over one another in this order: the base,
+`every`, the command line, the changes, the scale, the seed. So changes are written at full size.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe import Recipe
-from shortrun.recipe_file import Layers, toml_value
-from shortrun.study.scaled import Overrides, Scale, Scaled, checked_file, nested, scaled_base, toml_of
+from shortrun.recipe_file import COMMAND_LINE, Layers, toml_value
+from shortrun.study.scale import Scale
+from shortrun.study.scaled import Overrides, Scaled, base_of, nested, scaled, toml_of
 
 SHIPPED = Path(__file__).parents[1] / "studies"
+
+Form = Literal["ladder", "ablation", "grid"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Study:
     name: str
     about: str
     base: str
-    form: Literal["ladder", "ablation", "grid"]
+    form: Form
     scale: Scale
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
@@ -78,8 +82,8 @@ class _Change:
 class _File(Scaled):
     """What a study file holds."""
 
-    form: Literal["ladder", "ablation", "grid"]
-    seeds: tuple[int, ...] = Field(min_length=1)
+    form: Form
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(min_length=1)
     change: tuple[dict[str, Any], ...] = Field(min_length=1)
 
 
@@ -102,54 +106,121 @@ def study_path(name: str) -> Path:
 def load_study(name: str, overrides: Overrides | None = None, also: Sequence[str] = ()) -> Study:
     """Reads a study and makes every recipe of it.
 
-    overrides: {section: {field: value}} of the command line, which reach every run. `also` are mistakes found in the flags.
-    Raises UserError with all that is wrong.
+    overrides: {section: {field: value}} of the command line, which reach every run; those of the section "scale" stand above
+    the file's own. `also` are mistakes found in the flags. Raises UserError with all that is wrong.
     """
     path = study_path(name)
-    file = checked_file(path, _File, "study", toml_of(path, "study"))
-    base = scaled_base(path, file, overrides, also)
-    rows: list[tuple[str, str, int | None, list[_Change]]] = [(Path(file.base).stem, file.about, None, [])]
-    changes = [_change(path, number, dict(values)) for number, values in enumerate(file.change, 1)]
-    if file.form == "grid":
-        rows += [(_combined_name(combined), "", 0, combined) for combined in _combinations(path, changes)]
-    else:
-        for number, change in enumerate(changes, 1):
-            before = rows[-1][3] if file.form == "ladder" else []
-            rows.append((change.name, change.reason, number - 1 if file.form == "ladder" else 0, [*before, change]))
-    problems: list[str] = []
+    file = _read(path)
+    flags = {section: fields for section, fields in (overrides or {}).items() if section != "scale"}
+    problems = list(also)
+    scale = _scale(file, (overrides or {}).get("scale", {}), problems)
+    problems += _without_effect(path, file, flags, scale)
+    base = base_of(path, file, flags)
     made = []
-    for title, reason, reference, laid in rows:
+    for title, reason, reference, laid in _rows(path, file, problems):
         try:
-            made.append(Row(title, reason, reference, dict(_recipes(path, base, laid, file.seeds))))
+            made.append(Row(title, reason, reference, dict(_recipes(path, base, laid, scale, file.seeds))))
         except UserError as error:
-            problems += [line for line in str(error).splitlines()[1:] if line not in problems]
+            first, *rest = str(error).splitlines()
+            problems += rest or [f"{path}: {first}"]
+    if not problems:
+        problems += _empty(path, file, made)
     if problems:
-        raise UserError("\n".join([f"{path} asks for what can't be:", *problems]))
-    return Study(path.stem, file.about, file.base, file.form, file.scale, file.seeds, tuple(made))
+        lines = list(dict.fromkeys(line.strip() for line in problems))  # the rows share most of theirs
+        count = "One thing is" if len(lines) == 1 else f"{len(lines)} things are"
+        raise UserError("\n  ".join([f"{count} wrong with the study {path}:", *lines]))
+    return Study(path.stem, file.about, file.base, file.form, scale, file.seeds, tuple(made))
 
 
-def _change(path: Path, number: int, values: dict[str, Any]) -> _Change:
+def _read(path: Path) -> _File:
+    try:
+        return _File.model_validate(toml_of(path, "study"))
+    except ValidationError as error:
+        raise UserError("\n  ".join([f"{path} is no study:", *_sentences(error)])) from None
+
+
+def _scale(file: _File, flags: Mapping[str, Any], problems: list[str]) -> Scale:
+    """The file's scale under that of the command line."""
+    try:
+        return Scale.model_validate({**file.scale.model_dump(exclude_unset=True), **flags})
+    except ValidationError as error:
+        problems += [f"{COMMAND_LINE}: {sentence}" for sentence in _sentences(error, ("scale",))]
+        return file.scale
+
+
+def _sentences(error: ValidationError, inside: tuple[str, ...] = ()) -> Iterator[str]:
+    """What is wrong with a study file besides its recipes: where, what was expected, the nearest valid name."""
+    for item in error.errors(include_url=False):
+        where = (*inside, *map(str, item["loc"]))
+        message = item["msg"][0].lower() + item["msg"][1:].replace("tuple", "list")
+        if item["type"] == "extra_forbidden":
+            known = Scale.model_fields if where[0] == "scale" else _File.model_fields
+            message = f"there is no such key; {did_you_mean(where[-1], known)}"
+        elif item["type"] == "literal_error":
+            message += f" ({did_you_mean(str(item['input']), get_args(Form))})"
+        yield f"{'.'.join(where)}: {message}"
+
+
+def _without_effect(path: Path, file: _File, flags: Mapping[str, Any], scale: Scale) -> Iterator[str]:
+    """A sentence for each value that what lies above it would hide."""
+    if len(set(file.seeds)) < len(file.seeds):
+        yield f"{path}: seeds: the same one twice is one run"
+    layers = [(f"{path}: [every]", file.every), (COMMAND_LINE, flags)]
+    layers += [(f'{path}: change "{each.get("name")}"', each) for each in file.change]
+    for origin, values in layers:
+        train = values.get("train")
+        if isinstance(train, dict) and "seed" in train:
+            yield f"{origin}: train.seed does nothing here: a study's seeds are its own"
+        if isinstance(train, dict) and "epochs" in train and scale.epochs:
+            yield f"{origin}: train.epochs does nothing here: the scale's epochs stand above it"
+
+
+def _rows(path: Path, file: _File, problems: list[str]) -> Iterator[tuple[str, str, int | None, list[_Change]]]:
+    """Title, reason, reference and changes of each row, the base first."""
+    yield Path(file.base).stem, file.about, None, []
+    changes = []
+    for number, values in enumerate(file.change, 1):
+        try:
+            changes.append(_change(number, dict(values), is_grid=file.form == "grid"))
+        except UserError as error:
+            problems.append(f"{path}: {error}")
+    names = Counter([Path(file.base).stem, *(change.name for change in changes)])
+    problems += [f'{path}: {count} rows are called "{name}"' for name, count in names.items() if count > 1]
+    if file.form == "grid":
+        yield from ((_combined_name(combined), "", 0, combined) for combined in _combinations(changes))
+        return
+    for number, change in enumerate(changes, 1):
+        if file.form == "ladder":
+            yield change.name, change.reason, number - 1, changes[:number]
+        else:
+            yield change.name, change.reason, 0, [change]
+
+
+def _change(number: int, values: dict[str, Any], *, is_grid: bool) -> _Change:
     name, reason = values.pop("name", ""), values.pop("reason", "")
     if not (isinstance(name, str) and name and isinstance(reason, str) and reason):
-        raise UserError(f'{path}: change {number} needs a name and a reason, a sentence for the report: reason = "..."')
-    if not values or not all(isinstance(fields, dict) for fields in values.values()):
-        raise UserError(f'{path}: change "{name}" sets no field of a recipe, such as optim.lr = 1e-3')
+        raise UserError(f'change {number} needs a name and a reason, a sentence for the report: reason = "..."')
+    for key, fields in values.items():
+        if not isinstance(fields, dict):
+            near = did_you_mean(key, ["name", "reason", *Recipe.model_fields])
+            raise UserError(f'change "{name}": {key} = {fields!r} is no section of a recipe; {near}')
+    if not any(values.values()):
+        raise UserError(f'change "{name}" sets no field of a recipe, such as optim.lr = 1e-3')
+    lists = [value for fields in values.values() for value in fields.values()]
+    if is_grid and not all(isinstance(each, list) and each for each in lists):
+        raise UserError(f'change "{name}": in a grid each field has a list of values')
+    if is_grid and len({len(each) for each in lists}) > 1:
+        raise UserError(f'change "{name}": its fields have lists of different lengths')
     return _Change(name, reason, values)
 
 
-def _combinations(path: Path, changes: Sequence[_Change]) -> Iterator[list[_Change]]:
+def _combinations(changes: Sequence[_Change]) -> Iterator[list[_Change]]:
     """Every combination of one value of each change's fields."""
     choices = []
     for change in changes:
         fields = [(section, name) for section, given in change.values.items() for name in given]
-        lists = [change.values[section][name] for section, name in fields]
-        if not all(isinstance(values, list) and values for values in lists):
-            raise UserError(f'{path}: change "{change.name}": in a grid each field has a list of values')
-        if len({len(values) for values in lists}) > 1:
-            raise UserError(f'{path}: change "{change.name}": its fields have lists of different lengths')
-        choices.append(
-            [_Change(change.name, change.reason, nested(fields, values)) for values in zip(*lists, strict=True)]
-        )
+        lists = (change.values[section][name] for section, name in fields)
+        choices.append([_Change(change.name, change.reason, nested(fields, each)) for each in zip(*lists, strict=True)])
     yield from (list(combined) for combined in itertools.product(*choices))
 
 
@@ -162,10 +233,22 @@ def _combined_name(combined: Sequence[_Change]) -> str:
     )
 
 
-def _recipes(path: Path, base: Layers, laid: Sequence[_Change], seeds: Sequence[int]) -> Iterator[tuple[int, Recipe]]:
+def _recipes(
+    path: Path, base: Layers, laid: Sequence[_Change], scale: Scale, seeds: Sequence[int]
+) -> Iterator[tuple[int, Recipe]]:
     layers = deepcopy(base)
     for change in laid:
         layers.lay(change.values, f'{path}: change "{change.name}"')
-    recipe = layers.recipe()
+    recipe = scaled(layers, scale, path)
     for seed in seeds:
         yield seed, recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+
+
+def _empty(path: Path, file: _File, rows: Sequence[Row]) -> Iterator[str]:
+    """A sentence for each change after which a run learns the same as before."""
+    for row in rows:
+        if file.form == "grid" or row.reference is None:  # of a grid, one combination may be the base
+            continue
+        before, after = (each.recipes[file.seeds[0]].fingerprint() for each in (rows[row.reference], row))
+        if before == after:
+            yield f'{path}: change "{row.change}" changes nothing of what a run learns'

@@ -37,7 +37,7 @@ from pydantic import Field
 from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe import READ_BY, Recipe
 from shortrun.recipe_file import Layers
-from shortrun.study.scaled import Overrides, Scaled, checked_file, nested, scaled_base, toml_of
+from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, nested, scaled, toml_of
 from shortrun.study.search_space import Searched, searched
 
 SHIPPED = Path(__file__).parents[1] / "sweeps"
@@ -68,9 +68,9 @@ class Sweep:
     path: Path
     file: SweepFile
     layers: Layers
-    """What all trials share."""
+    """What all trials share, but for the scale."""
     base: Recipe
-    """What these make."""
+    """What these make under the scale."""
     search: tuple[Searched, ...]
 
     def assign(self, draw: Draw) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Sweep:
         """The recipe of a trial; raises UserError where it can't work."""
         layers = deepcopy(self.layers)
         layers.lay(self.values(drawn), f"{self.path}: [search]")
-        return layers.recipe()
+        return scaled(layers, self.file.scale, self.path)
 
     def described(self) -> dict[str, Any]:
         """What may not change while a sweep goes on, besides the base."""
@@ -137,8 +137,8 @@ def load_sweep(name: str, overrides: Overrides | None = None, also: Sequence[str
         raise _wrong(path, [*also, *_lines(error), *problems]) from None
     problems = [*also, *problems, *_too_few(file, search)]
     try:
-        layers = scaled_base(path, _once_an_epoch(file, overrides), overrides)
-        base = layers.recipe()
+        layers = base_of(path, _once_an_epoch(file, overrides), overrides)
+        base = scaled(deepcopy(layers), file.scale, path)
     except UserError as error:
         raise _wrong(path, [*(_lines(error) or [str(error)]), *problems]) from None
     sweep = Sweep(path.stem, path, file, layers, base, search)
