@@ -34,7 +34,9 @@ model.n_head = 4
 
 @pytest.mark.slow
 def test_a_machine_that_is_lost_takes_no_run_with_it(tmp_path: Path) -> None:
-    (tmp_path / "base.toml").write_text(to_toml(tiny_recipe(None, train={"epochs": 60, "checkpoint_every": 20})))
+    (tmp_path / "base.toml").write_text(
+        to_toml(tiny_recipe(None, train={"epochs": 16, "evals_per_epoch": 1, "checkpoint_every": 40}))
+    )
     (tmp_path / "two.toml").write_text(FILE)
     scheduler_file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-c", "import sys; from dask.cli import run_cli; sys.exit(run_cli())"]

@@ -324,7 +324,10 @@ def test_a_run_of_an_unknown_format_is_refused(
     for command in ("eval", "sample", "resume"):
         done = run_command(command, copied)
         assert done.returncode == 2
-        assert f"{copied} is a run of format {found}, made by {age} shortrun; this one reads format 2" in done.stderr
+        assert (
+            f"{copied} is a run of format {found}, made by {age} shortrun; this one reads format {FORMAT}"
+            in done.stderr
+        )
 
 
 def test_a_run_with_fields_that_are_no_more_can_be_read_and_not_gone_on_with(stopped: Path) -> None:

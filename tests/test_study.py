@@ -158,7 +158,7 @@ def test_a_failed_run_is_a_row_with_its_reason(study_file: Callable[..., Path]) 
 
 def long_study(study_file: Callable[..., Path]) -> tuple[Path, Path]:
     """A study of one run of several seconds, and the run's folder."""
-    file = study_file(seeds="[1]", train={"epochs": 60, "checkpoint_every": 20})
+    file = study_file(seeds="[1]", train={"epochs": 16, "evals_per_epoch": 1, "checkpoint_every": 40})
     text = file.read_text()
     file.write_text(text[: text.index('[[change]]\nname = "more')].replace("optim.lr = 1e-2", "model.n_head = 4"))
     return file, file.parent / "runs" / "tiny" / "00-base-1"
@@ -213,7 +213,7 @@ def test_a_worker_that_is_killed_is_begun_again(study_file: Callable[..., Path],
     file, _ = long_study(study_file)
     ledger = Ledger(load_study(str(file)), tmp_path / "runs")
     (entry, *_) = ledger.to_do()
-    crew, told = Crew(1), []
+    crew, told = Crew(2), []
 
     def on_change(_: Any, what: Progress | Outcome | None) -> None:
         told.append(what)
@@ -222,8 +222,7 @@ def test_a_worker_that_is_killed_is_begun_again(study_file: Callable[..., Path],
             and what.step > 30
             and not any(each.note for each in told if isinstance(each, Progress) and each.note and "died" in each.note)
         ):
-            pid = crew.workers[0].pid
-            assert pid
+            (pid,) = [worker.pid for worker in crew.workers if worker.pid]
             os.kill(pid, signal.SIGKILL)
 
     ended = crew.do([entry], on_change)
@@ -233,7 +232,7 @@ def test_a_worker_that_is_killed_is_begun_again(study_file: Callable[..., Path],
 
 
 def test_a_worker_stops_when_whoever_gave_the_job_is_gone(tmp_path: Path) -> None:
-    worker, job = Worker(1), Job(tiny_recipe(None, train={"epochs": 500}), tmp_path / "run")
+    worker, job = Worker(1), Job(tiny_recipe(None, train={"epochs": 100, "evals_per_epoch": 1}), tmp_path / "run")
     seen: list[Progress] = []
 
     def tell(progress: Progress) -> None:

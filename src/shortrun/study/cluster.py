@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -55,11 +56,13 @@ class ClusterCrew:
                 on_change(entry, progress)
 
         self.client.subscribe_topic(self.topic, heard)
+        known = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        sharing = Counter(each["host"] for each in known for _ in range(each["nthreads"]))
         ended: dict[str, Outcome] = {}
         try:
             tasks = {
                 self.client.submit(
-                    do_job, _everywhere(entry.job).as_dict(), entry.fingerprint, self.topic,
+                    do_job, _everywhere(entry.job).as_dict(), entry.fingerprint, self.topic, sharing,
                     key=f"{self.topic}-{entry.fingerprint[:12]}", retries=RETRIES, pure=False,
                 ): entry
                 for entry in entries
@@ -82,13 +85,16 @@ class ClusterCrew:
         self._stop.set()
 
 
-def do_job(values: dict[str, Any], fingerprint: str, topic: str) -> dict[str, Any]:
-    """What a machine of the cluster does: one job, in a process of its own with its share of the cores."""
+def do_job(values: dict[str, Any], fingerprint: str, topic: str, sharing: dict[str, int]) -> dict[str, Any]:
+    """What a machine of the cluster does: one job, in a process of its own with its share of the cores.
+
+    sharing: how many jobs each machine may have at once, by its host.
+    """
     distributed = _distributed()
     here, stop = distributed.get_worker(), distributed.Event(topic)
     if stop.is_set():
         return asdict(Outcome(None, "stopped before it began", stopped=True))
-    threads = max(cores() // max(here.state.nthreads, 1), 1)
+    threads = max(cores() // max(sharing.get(here.ip, 1), 1), 1)
     job = Job.from_dict(values)
     train = job.recipe.train.model_copy(update={"threads": threads})
     worker = Worker(threads)
