@@ -91,7 +91,7 @@ def test_a_run_without_a_result_says_so(stopped: Path) -> None:
     RunFolder(stopped).remove_result()
     assert RunFolder.open(stopped).scores() is None
     with pytest.raises(UserError, match=r"nats\.npz can't be read"):
-        RunFolder.open(stopped).nats().nats_D
+        RunFolder.open(stopped).nats()
 
 
 def test_only_the_last_two_checkpoints_and_the_best_are_kept(titles_file: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -242,6 +243,15 @@ def test_fit_tells_what_happens(titles_file: Path, tmp_path: Path) -> None:
     assert [event.step for event in saved] == [event.step for event in evaluated]
     assert "360 documents to train on, 40 to validate" in notes(events)
     assert told[-1] == saved[-1]
+
+
+def test_a_run_says_how_much_of_its_rows_of_documents_is_padding(titles_file: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    recipe = tiny_recipe(titles_file, batches={"mode": "documents", "block_size": 64, "batch_size": 64})
+    train(recipe, tmp_path / "run", max_steps=1, on_event=events.append)
+    found = re.search(r"(\d+\.\d)% padding", notes(events))
+    assert found
+    assert float(found[1]) < 5
 
 
 def test_fit_stops_where_it_is_asked_to_and_goes_on(

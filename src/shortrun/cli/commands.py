@@ -45,6 +45,7 @@ usage: shortrun COMMAND ...
   eval RUN            score a run's model on its validation documents or on others
   sample RUN          write new documents with a run's model
   study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
+  sweep COMMAND       search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
   plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
   techniques          list what a recipe can switch on: what has a card, then the rest
@@ -62,6 +63,7 @@ def run(argv: list[str]) -> int:
         "eval": _eval,
         "sample": _sample,
         "study": _study,
+        "sweep": _sweep,
         "recipes": _recipes,
         "plan": _plan,
         "techniques": _techniques,
@@ -199,6 +201,12 @@ def _study(argv: list[str]) -> None:
     from shortrun.cli.study import study
 
     study(argv)
+
+
+def _sweep(argv: list[str]) -> None:
+    from shortrun.cli.sweep import sweep
+
+    sweep(argv)
 
 
 def _recipes(argv: list[str]) -> None:

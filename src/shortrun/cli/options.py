@@ -96,6 +96,49 @@ class Cache(Common):
 
 
 @dataclasses.dataclass
+class Sweep(Common):
+    """What every command about a sweep is asked."""
+
+    sweep: Annotated[Positional[str], arg(metavar="FILE", help="A shipped sweep's name, or a TOML file.")] = (
+        dataclasses.field(kw_only=True)
+    )
+    out: Annotated[Path, arg(help="The folder of runs; the sweep's lie in a folder of its name there.")] = Path("runs")
+    storage: Annotated[
+        str | None,
+        arg(
+            help="Where the trials are kept, postgresql://... for several machines; left out, sweep.db beside the runs."
+        ),
+    ] = None
+
+
+@dataclasses.dataclass
+class SweepRun(Sweep):
+    """Train until the sweep has as many finished trials as it asks for, over all processes that share its storage.
+
+    What was interrupted is gone on with. Every field of a recipe is a flag, `--section.field VALUE`, that reaches all trials.
+    """
+
+    workers: Annotated[int, arg(help="How many trials to train at once; they share the machine's cores.")] = 1
+
+
+@dataclasses.dataclass
+class SweepShow(Sweep):
+    """List a sweep's trials, best first, with what the search has cost."""
+
+    html: Annotated[Path | None, arg(help="Write Optuna's plots into this file, which needs no network.")] = None
+
+
+@dataclasses.dataclass
+class SweepBest(Sweep):
+    """Write the best trial as a recipe: the sweep's base, the found values, and no scale.
+
+    Flags `--section.field VALUE` are written into the recipe too.
+    """
+
+    out_file: Annotated[Path | None, arg(help="The recipe file to write; left out, it is printed.")] = None
+
+
+@dataclasses.dataclass
 class RecipesShow(Common):
     """Print a recipe, resolved, with the meaning of every field."""
 

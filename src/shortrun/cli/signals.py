@@ -26,7 +26,9 @@ def stopping(run: Path, say: Callable[[str], None]) -> Iterator[Callable[[], int
     Raises StoppedAtOnce, which says where the run goes on from, when Ctrl-C stops it without saving.
     """
     try:
-        with _catching(say) as stop:
+        with catching(
+            say, "Finishing the step and saving; once more to stop at once, back to the last checkpoint."
+        ) as stop:
             yield stop
     except KeyboardInterrupt:
         if any(run.glob("checkpoints/[0-9]*")):
@@ -37,15 +39,18 @@ def stopping(run: Path, say: Callable[[str], None]) -> Iterator[Callable[[], int
 
 
 @contextmanager
-def _catching(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
-    """Catches signals from the first call of `stop` on: before training has begun there is nothing to save."""
+def catching(say: Callable[[str], None], sentence: str) -> Iterator[Callable[[], int]]:
+    """Catches signals from the first call of `stop` on: before training has begun there is nothing to save.
+
+    The first one says the sentence; a second one does what it always does.
+    """
     came = 0
     before: dict[signal.Signals, signal._HANDLER] = {}
 
     def remember(number: int, _: FrameType | None) -> None:
         nonlocal came
         came = number
-        say("Finishing the step and saving; once more to stop at once, back to the last checkpoint.")
+        say(sentence)
         _set(before)
 
     def stop() -> int:

@@ -113,7 +113,7 @@ class GPT(LanguageModel):
                 linear.weight.mul_((2 * len(self.blocks)) ** -0.5)
 
     @property
-    def head_VD(self) -> Tensor:  # noqa: N802
+    def head_VD(self) -> Tensor:
         """The head's weights: the logits are the last hidden states times these."""
         return (self.head or self.token_emb).weight
 

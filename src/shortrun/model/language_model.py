@@ -74,7 +74,7 @@ class LinearHead(Protocol):
     """A model whose logits are its last hidden states times one matrix, so that a loss can make them a few at a time."""
 
     @property
-    def head_VD(self) -> Tensor: ...  # noqa: N802
+    def head_VD(self) -> Tensor: ...
 
     def hidden(self, rows: Rows) -> Tensor:
         """The last hidden state hidden_ND of each position of some rows."""

@@ -167,7 +167,7 @@ class RunFolder:
 
     def write_result(self, result: Result) -> None:
         """Writes nats.npz and then scores.json, so that scores are never there without their nats."""
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for split, evaluation in (("validation", result.evaluation), ("tuning", result.tuning)):
             if evaluation:
                 arrays[split] = evaluation.nats_D

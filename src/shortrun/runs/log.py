@@ -91,6 +91,18 @@ def _lock(file: BinaryIO, folder: RunFolder) -> None:
             raise RunInUse(f"{folder.path} is being trained by another process") from None
 
 
+def being_trained(folder: RunFolder) -> bool:
+    """Whether another process trains the run at this moment. Always False on Windows."""
+    if sys.platform == "win32" or not folder.metrics_file.exists():
+        return False
+    with folder.metrics_file.open("r+b") as file:
+        try:
+            _lock(file, folder)
+        except RunInUse:
+            return True
+    return False
+
+
 def log_beginning(log: MetricsLog, manifest: dict[str, Any], counts: dict[str, Any], folder: RunFolder) -> None:
     """Writes the events with which Mainrun's log begins, with its fields and more.
 

@@ -10,6 +10,7 @@ from typing import Any
 from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import toml_value
+from shortrun.study.scaled import nested
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def combinations(changes: Sequence[Change]) -> Iterator[list[Change]]:
     for change in changes:
         fields = [(section, name) for section, given in change.values.items() for name in given]
         lists = (change.values[section][name] for section, name in fields)
-        choices.append([Change(change.name, change.reason, _nested(fields, each)) for each in zip(*lists, strict=True)])
+        choices.append([Change(change.name, change.reason, nested(fields, each)) for each in zip(*lists, strict=True)])
     yield from (list(combined) for combined in itertools.product(*choices))
 
 
@@ -69,10 +70,3 @@ def name_of(combined: Sequence[Change]) -> str:
         for section, fields in change.values.items()
         for name, value in fields.items()
     )
-
-
-def _nested(fields: Sequence[tuple[str, str]], values: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    nested: dict[str, dict[str, Any]] = {}
-    for (section, name), value in zip(fields, values, strict=True):
-        nested.setdefault(section, {})[name] = value
-    return nested

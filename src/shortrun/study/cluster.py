@@ -32,7 +32,7 @@ class ClusterCrew:
     """Does runs on a cluster; what `Crew` is on one machine."""
 
     def __init__(self, address: str) -> None:
-        distributed = _distributed()
+        self._distributed = distributed = _distributed()
         try:
             self.client = distributed.Client(address, timeout="10s")
         except (OSError, TimeoutError, ValueError) as error:
@@ -42,8 +42,6 @@ class ClusterCrew:
 
     def do(self, entries: Sequence[Entry], on_change: OnChange) -> dict[str, Outcome]:
         """Does all runs and returns how each ended, by fingerprint."""
-        from distributed import as_completed
-
         here = {entry.fingerprint: entry for entry in entries}
         begun: set[str] = set()
         telling = threading.Lock()
@@ -66,7 +64,7 @@ class ClusterCrew:
                 ): entry
                 for entry in entries
             }  # fmt: skip
-            for task in as_completed(tasks):
+            for task in self._distributed.as_completed(tasks):
                 entry = tasks[task]
                 error = task.exception() if task.status == "error" else None
                 outcome = Outcome(None, f"its machine failed: {error}") if error else Outcome(**task.result())
@@ -86,9 +84,8 @@ class ClusterCrew:
 
 def do_job(values: dict[str, Any], fingerprint: str, topic: str) -> dict[str, Any]:
     """What a machine of the cluster does: one job, in a process of its own with its share of the cores."""
-    from distributed import Event, get_worker
-
-    here, stop = get_worker(), Event(topic)
+    distributed = _distributed()
+    here, stop = distributed.get_worker(), distributed.Event(topic)
     if stop.is_set():
         return asdict(Outcome(None, "stopped before it began", stopped=True))
     threads = max(cores() // max(here.state.nthreads, 1), 1)

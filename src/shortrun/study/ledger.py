@@ -115,4 +115,4 @@ def outcomes(ledger: Ledger) -> Iterator[tuple[State, int]]:
     """How many different runs are in each state."""
     states = {entry.fingerprint: entry.state for entry in ledger.entries}
     for state in ("done", "begun", "missing"):
-        yield state, sum(each == state for each in states.values())  # type: ignore[misc]
+        yield state, sum(each == state for each in states.values())

@@ -108,7 +108,9 @@ def what_seeds_show(ledger: Ledger) -> Sequence[str]:
 def _measured(ledger: Ledger, plans: Sequence[Plan]) -> tuple[float, str]:
     """How many times the estimate the runs took that are done, and where the seconds then come from."""
     took = [
-        (entry.scores["seconds"], plans[entry.row].seconds, len(ledger.entries)) for entry in ledger.entries if entry.scores
+        (entry.scores["seconds"], plans[entry.row].seconds, len(ledger.entries))
+        for entry in ledger.entries
+        if entry.scores
     ]
     if not took:
         return 1.0, f"estimated from {plans[0].flops_per_second_from}"

@@ -25,25 +25,24 @@ In a grid, a field's value is a list of the values it takes. Layers are laid ove
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from shortrun.errors import UserError, did_you_mean
-from shortrun.recipe import Recipe, Section
-from shortrun.recipe_file import COMMAND_LINE, Layers, layers_of, recipe_beside
+from shortrun.recipe import Recipe
+from shortrun.recipe_file import COMMAND_LINE, Layers
 from shortrun.study.changes import Change, combinations, name_of, read_changes
 from shortrun.study.scale import Scale
+from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, scaled, sentences, toml_of
 
 SHIPPED = Path(__file__).parents[1] / "studies"
 
-Overrides = Mapping[str, Mapping[str, Any]]
 Form = Literal["ladder", "ablation", "grid"]
 
 
@@ -73,15 +72,11 @@ class Study:
     rows: tuple[Row, ...]
 
 
-class _File(Section):
+class _File(Scaled):
     """What a study file holds."""
 
-    about: str
-    base: str
     form: Form
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(min_length=1)
-    scale: Scale = Scale()
-    every: dict[str, Any] = Field(default_factory=dict)
     change: tuple[dict[str, Any], ...] = Field(min_length=1)
 
 
@@ -108,16 +103,12 @@ def load_study(name: str, overrides: Overrides | None = None, also: Sequence[str
     the file's own. `also` are mistakes found in the flags. Raises UserError with all that is wrong.
     """
     path = study_path(name)
-    file = _read(path)
+    file = checked_file(path, _File, "study", toml_of(path, "study"))
     flags = {section: fields for section, fields in (overrides or {}).items() if section != "scale"}
     problems = list(also)
     scale = _scale(file, (overrides or {}).get("scale", {}), problems)
     problems += _without_effect(path, file, flags, scale)
-    base = layers_of(recipe_beside(path, file.base, "base"))
-    if file.every:
-        base.lay(file.every, f"{path}: [every]")
-    if flags:
-        base.lay(flags, COMMAND_LINE)
+    base = base_of(path, file, flags)
     made = []
     for title, reason, reference, laid in _rows(path, file, problems):
         try:
@@ -134,37 +125,13 @@ def load_study(name: str, overrides: Overrides | None = None, also: Sequence[str
     return Study(path.stem, file.about, file.base, file.form, scale, file.seeds, tuple(made))
 
 
-def _read(path: Path) -> _File:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"The study {path} can't be read: {error}") from None
-    try:
-        return _File.model_validate(values)
-    except ValidationError as error:
-        raise UserError("\n  ".join([f"{path} is no study:", *_sentences(error)])) from None
-
-
 def _scale(file: _File, flags: Mapping[str, Any], problems: list[str]) -> Scale:
     """The file's scale under that of the command line."""
     try:
         return Scale.model_validate({**file.scale.model_dump(exclude_unset=True), **flags})
     except ValidationError as error:
-        problems += [f"{COMMAND_LINE}: {sentence}" for sentence in _sentences(error, ("scale",))]
+        problems += [f"{COMMAND_LINE}: {sentence}" for sentence in sentences(error, Scale, ("scale",))]
         return file.scale
-
-
-def _sentences(error: ValidationError, inside: tuple[str, ...] = ()) -> Iterator[str]:
-    """What is wrong with a study file besides its recipes: where, what was expected, the nearest valid name."""
-    for item in error.errors(include_url=False):
-        where = (*inside, *map(str, item["loc"]))
-        message = (item["msg"][0].lower() + item["msg"][1:]).replace("tuple", "list")
-        if item["type"] == "extra_forbidden":
-            known = Scale.model_fields if where[0] == "scale" else _File.model_fields
-            message = f"there is no such key; {did_you_mean(where[-1], known)}"
-        elif item["type"] == "literal_error":
-            message += f" ({did_you_mean(str(item['input']), get_args(Form))})"
-        yield f"{'.'.join(where)}: {message}"
 
 
 def _without_effect(path: Path, file: _File, flags: Mapping[str, Any], scale: Scale) -> Iterator[str]:
@@ -205,8 +172,7 @@ def _recipes(
     layers = deepcopy(base)
     for change in laid:
         layers.lay(change.values, f'{path}: change "{change.name}"')
-    layers.lay(scale.over(layers.recipe()), f"{path}: [scale]")
-    recipe = layers.recipe()
+    recipe = scaled(layers, scale, path)
     for seed in seeds:
         yield seed, recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
 

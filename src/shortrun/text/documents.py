@@ -91,7 +91,7 @@ class Documents(Sequence[str]):
         """These, and behind them the others."""
         return Documents(pa.chunked_array([*self.column.chunks, *other.column.chunks], self.column.type))
 
-    def lengths_D(self) -> NDArray[np.int64]:  # noqa: N802
+    def lengths_D(self) -> NDArray[np.int64]:
         """Characters (Unicode code points) of each."""
         lengths: NDArray[np.int64] = pc.utf8_length(self.column.cast(pa.large_string())).to_numpy().astype(np.int64)
         return lengths

@@ -47,7 +47,7 @@ class EncodedDocuments:
         return len(self.ends_D)
 
     @property
-    def lengths_D(self) -> NDArray[np.int64]:  # noqa: N802
+    def lengths_D(self) -> NDArray[np.int64]:
         """Ids of each document, its end among them."""
         return np.diff(self.ends_D, prepend=0)
 

@@ -35,7 +35,7 @@ class Windows:
         return len(self.document_W)
 
     @property
-    def lengths_W(self) -> NDArray[np.int64]:  # noqa: N802
+    def lengths_W(self) -> NDArray[np.int64]:
         return self.stop_W - self.start_W
 
 

@@ -193,16 +193,24 @@ def _greeting(parts: Assembly, folder: RunFolder) -> str:
     machine, splits, recipe = parts.manifest["machine"], parts.manifest["data"]["splits"], parts.recipe
     batches, geometry = parts.batches, recipe.batches
     interval = max(batches.steps_per_epoch // recipe.train.evals_per_epoch, 1)
+    padding = f", {_padding(parts):.1%} padding" if geometry.mode == "documents" else ""
     return (
         f"{counted(splits['train']['documents'], 'document')} to train on, "
         f"{splits['validation']['documents']:,} to validate; {counted(parts.model.count_parameters(), 'parameter')}; "
         f"{counted(batches.total_steps, 'step')} of {geometry.batch_size} x {geometry.block_size} tokens\n"
         f"{machine['precision']} on {machine['device']}, because {machine['device_reason']}; "
         f"{counted(machine['threads'], 'thread')}; at most {min(parts.step.positions, geometry.batch_size * geometry.block_size):,} tokens at "
-        f"once; warmup {counted(warmup_steps(batches.total_steps, recipe.schedule), 'step')}; an evaluation every "
+        f"once{padding}; warmup {counted(warmup_steps(batches.total_steps, recipe.schedule), 'step')}; an evaluation every "
         f"{counted(interval, 'step')}\n"
         f"Run folder {folder.path}"
     )
+
+
+def _padding(parts: Assembly) -> float:
+    """The share of positions that count for nothing, in the first few steps."""
+    batches = [parts.batches.at(step) for step in range(1, min(parts.batches.total_steps, 8) + 1)]
+    positions = sum(len(rows.x_N) for batch in batches for rows in batch.micro_batches(parts.step.positions))
+    return 1 - sum(batch.targets for batch in batches) / positions
 
 
 def _warnings(parts: Assembly) -> Iterator[str]:

@@ -32,7 +32,9 @@ def study_chart(result: StudyResult) -> altair.HConcatChart:
     ]
     means = [{"change": row.change, "loss": row.loss, "verdict": verdict(row), "reason": row.reason} for row in rows]
     colour = alt.Color("verdict:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())), legend=None)
-    x = alt.X("loss:Q", scale=alt.Scale(zero=False, nice=True), title=f"loss on the {result.split} documents (nats/char)")
+    x = alt.X(
+        "loss:Q", scale=alt.Scale(zero=False, nice=True), title=f"loss on the {result.split} documents (nats/char)"
+    )
     losses = alt.Chart(alt.Data(values=points)).mark_point(size=28, opacity=0.7, filled=True).encode(
         x=x, y=y, color=colour, tooltip=["change:N", "seed:N", alt.Tooltip("loss:Q", format=".4f")]
     ) + alt.Chart(alt.Data(values=means)).mark_tick(thickness=2, size=16).encode(
@@ -54,17 +56,22 @@ def study_chart(result: StudyResult) -> altair.HConcatChart:
         color=colour,
         tooltip=["change:N", *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("difference", "low", "high"))],
     )
-    zero = alt.Chart(alt.Data(values=[{"difference": 0}])).mark_rule(strokeDash=[3, 3], color="#555").encode(x="difference:Q")
-    title = "difference, 95 % interval" + (" (from the row above)" if result.form == "ladder" else "")
+    zero = (
+        alt.Chart(alt.Data(values=[{"difference": 0}]))
+        .mark_rule(strokeDash=[3, 3], color="#555")
+        .encode(x="difference:Q")
+    )
+    told = "difference, 95 % interval" + (" (from the row above)" if result.form == "ladder" else "")
     drawn = (
         zero
-        + beside.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+        + beside.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=told), x2="high:Q")
         + beside.mark_point(filled=True, size=50).encode(x="difference:Q")
     )
     height = alt.Step(24)
-    return alt.hconcat(
-        losses.properties(width=330, height=height), drawn.properties(width=330, height=height), spacing=12
-    ).properties(title=alt.TitleParams(result.study, subtitle=f"{result.base}, {result.scale}", anchor="start"))
+    panels = [panel.properties(width=330, height=height) for panel in (losses, drawn)]
+    title = alt.TitleParams(result.study, subtitle=f"{result.base}, {result.scale}", anchor="start")
+    chart: altair.HConcatChart = alt.hconcat(*panels, spacing=12, title=title)
+    return chart
 
 
 def save(chart: Any, path: Path) -> None:

@@ -7,33 +7,33 @@ from collections.abc import Iterator
 from shortrun.study.table import ResultRow, StudyResult
 
 HEADINGS = (
-    "change", "loss", "difference", "95 % interval", "p", "", "official", "coverage", "parameters", "tokens", "passes",
-    "FLOPs", "minutes", "seeds",
+    "change", "loss", "difference", "95 % interval", "p", "", "official (coverage)", "parameters", "tokens", "passes", "FLOPs",
+    "minutes", "seeds",
 )  # fmt: skip
 
 
 def cells(row: ResultRow, seeds: int) -> tuple[str, ...]:
     """One row as text; a dash where nothing is known."""
-    loss = "-" if row.loss is None else f"{row.loss:.4f}"
-    if row.sd is not None:
-        loss += f" ± {row.sd:.4f}"
-    interval = "-" if row.interval is None else f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}"
+    sd = "" if row.sd is None else f" ± {row.sd:.4f}"
     return (
         row.change,
-        loss,
-        "-" if row.difference is None else f"{row.difference:+.4f}",
-        interval,
-        "-" if row.p is None else f"{row.p:.3g}",
+        _told(row.loss, f"{{:.4f}}{sd}"),
+        _told(row.difference, "{:+.4f}"),
+        "-" if row.interval is None else f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}",
+        _told(row.p, "{:.3g}"),
         verdict(row),
-        "-" if row.official_loss is None else f"{row.official_loss:.4f}",
-        "-" if row.coverage is None else f"{row.coverage:.1%}",
-        "-" if row.parameters is None else f"{row.parameters:,}",
-        "-" if row.tokens is None else f"{row.tokens:,}",
-        "-" if row.passes is None else f"{row.passes:,}",
-        "-" if row.flops is None else f"{row.flops:.2g}",
-        "-" if row.seconds is None else f"{row.seconds / 60:.1f}",
+        "-" if row.official_loss is None else f"{row.official_loss:.4f} ({row.coverage:.1%})",
+        _told(row.parameters and row.parameters / 1e6, "{:.2f}M"),
+        _told(row.tokens and row.tokens / 1e6, "{:.2f}M"),
+        _told(row.passes, "{:,}"),
+        _told(row.flops, "{:.2g}"),
+        _told(row.seconds and row.seconds / 60, "{:.1f}"),
         f"{row.seeds}/{seeds}" + (f", {len(row.failures)} failed" if row.failures else ""),
     )
+
+
+def _told(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
 
 
 def verdict(row: ResultRow) -> str:

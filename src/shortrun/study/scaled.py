@@ -1,0 +1,82 @@
+"""What the files of studies and of sweeps share: a base recipe, how much smaller its runs are, and what is set in all of them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, ValidationError
+
+from shortrun.errors import UserError, did_you_mean
+from shortrun.recipe import Recipe, Section
+from shortrun.recipe_file import COMMAND_LINE, Layers, layers_of, recipe_beside
+from shortrun.study.scale import Scale
+
+Overrides = Mapping[str, Mapping[str, Any]]
+File = TypeVar("File", bound=Section)
+
+
+class Scaled(Section):
+    """What the files of studies and of sweeps both hold."""
+
+    about: str
+    base: str
+    scale: Scale = Scale()
+    every: dict[str, Any] = Field(default_factory=dict)
+
+
+def toml_of(path: Path, what: str) -> dict[str, Any]:
+    """The values of a TOML file that is to be a study or a sweep."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"The {what} {path} can't be read: {error}") from None
+
+
+def checked_file(path: Path, kind: type[File], what: str, values: Mapping[str, Any]) -> File:
+    """The values of a file as what they are; raises UserError with all that is wrong, a line each."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n  ".join([f"{path} is no {what}:", *sentences(error, kind)])) from None
+
+
+def sentences(error: ValidationError, kind: type[Section], inside: tuple[str, ...] = ()) -> Iterator[str]:
+    """What is wrong with a file besides its recipes: where, what was expected, the nearest valid name."""
+    for item in error.errors(include_url=False):
+        where = (*inside, *map(str, item["loc"]))
+        message = (item["msg"][0].lower() + item["msg"][1:]).replace("tuple", "list")
+        if item["type"] == "extra_forbidden":
+            known = Scale.model_fields if where[0] == "scale" and where[1:] else kind.model_fields
+            message = f"there is no such key; {did_you_mean(where[-1], known)}"
+        elif item["type"] == "literal_error":
+            choices = re.findall("'([^']*)'", item["ctx"]["expected"])
+            message += f" ({did_you_mean(str(item['input']), choices)})"
+        yield f"{'.'.join(where)}: {message}"
+
+
+def base_of(path: Path, file: Scaled, flags: Overrides | None) -> Layers:
+    """The layers that all runs of a file share but for the scale: the base, what is set in every run, the command line."""
+    base = layers_of(recipe_beside(path, file.base, "base"))
+    if file.every:
+        base.lay(file.every, f"{path}: [every]")
+    if flags:
+        base.lay(flags, COMMAND_LINE)
+    return base
+
+
+def scaled(layers: Layers, scale: Scale, path: Path) -> Recipe:
+    """The recipe of some layers, with the scale over them."""
+    layers.lay(scale.over(layers.recipe()), f"{path}: [scale]")
+    return layers.recipe()
+
+
+def nested(fields: Sequence[tuple[str, str]], values: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """{section: {field: value}} of fields given as (section, field)."""
+    sections: dict[str, dict[str, Any]] = {}
+    for (section, name), value in zip(fields, values, strict=True):
+        sections.setdefault(section, {})[name] = value
+    return sections
