@@ -439,8 +439,8 @@ data.seed = [1, 2]
     for sentence in (
         "n_trials: input should be greater than 0",
         "sampler: input should be 'tpe', 'gp' or 'random'",
-        "sead: extra inputs are not permitted; did you mean 'seed'?",
-        "scale.titels: extra inputs are not permitted; did you mean 'titles'?",
+        "sead: there is no such key; did you mean 'seed'?",
+        "scale.titels: there is no such key; did you mean 'titles'?",
         "optim.lr: low = 0.01 must be below high = 0.001",
         "optim.lrr: there is no such field; did you mean 'lr'?",
         "optimizer: there is no such section; did you mean 'optim'?",

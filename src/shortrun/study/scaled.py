@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,13 +41,21 @@ def checked_file(path: Path, kind: type[File], what: str, values: Mapping[str, A
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for item in error.errors(include_url=False):
-            *above, last = (str(part) for part in item["loc"])
-            fields = Scale.model_fields if above else kind.model_fields
-            near = f"; {did_you_mean(last, fields)}" if item["type"] == "extra_forbidden" else ""
-            lines.append(f"  {'.'.join([*above, last])}: {item['msg'][0].lower()}{item['msg'][1:]}{near}")
-        raise UserError("\n".join([f"{path} is no {what}:", *lines])) from None
+        raise UserError("\n  ".join([f"{path} is no {what}:", *sentences(error, kind)])) from None
+
+
+def sentences(error: ValidationError, kind: type[Section], inside: tuple[str, ...] = ()) -> Iterator[str]:
+    """What is wrong with a file besides its recipes: where, what was expected, the nearest valid name."""
+    for item in error.errors(include_url=False):
+        where = (*inside, *map(str, item["loc"]))
+        message = (item["msg"][0].lower() + item["msg"][1:]).replace("tuple", "list")
+        if item["type"] == "extra_forbidden":
+            known = Scale.model_fields if where[0] == "scale" and where[1:] else kind.model_fields
+            message = f"there is no such key; {did_you_mean(where[-1], known)}"
+        elif item["type"] == "literal_error":
+            choices = re.findall("'([^']*)'", item["ctx"]["expected"])
+            message += f" ({did_you_mean(str(item['input']), choices)})"
+        yield f"{'.'.join(where)}: {message}"
 
 
 def base_of(path: Path, file: Scaled, flags: Overrides | None) -> Layers:

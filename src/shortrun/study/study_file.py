@@ -25,21 +25,21 @@ In a grid, a field's value is a list of the values it takes. Layers are laid ove
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe import Recipe
-from shortrun.recipe_file import COMMAND_LINE, Layers, toml_value
+from shortrun.recipe_file import COMMAND_LINE, Layers
+from shortrun.study.changes import Change, combinations, name_of, read_changes
 from shortrun.study.scale import Scale
-from shortrun.study.scaled import Overrides, Scaled, base_of, nested, scaled, toml_of
+from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, scaled, sentences, toml_of
 
 SHIPPED = Path(__file__).parents[1] / "studies"
 
@@ -70,13 +70,6 @@ class Study:
     scale: Scale
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class _Change:
-    name: str
-    reason: str
-    values: dict[str, dict[str, Any]]
 
 
 class _File(Scaled):
@@ -110,7 +103,7 @@ def load_study(name: str, overrides: Overrides | None = None, also: Sequence[str
     the file's own. `also` are mistakes found in the flags. Raises UserError with all that is wrong.
     """
     path = study_path(name)
-    file = _read(path)
+    file = checked_file(path, _File, "study", toml_of(path, "study"))
     flags = {section: fields for section, fields in (overrides or {}).items() if section != "scale"}
     problems = list(also)
     scale = _scale(file, (overrides or {}).get("scale", {}), problems)
@@ -132,33 +125,13 @@ def load_study(name: str, overrides: Overrides | None = None, also: Sequence[str
     return Study(path.stem, file.about, file.base, file.form, scale, file.seeds, tuple(made))
 
 
-def _read(path: Path) -> _File:
-    try:
-        return _File.model_validate(toml_of(path, "study"))
-    except ValidationError as error:
-        raise UserError("\n  ".join([f"{path} is no study:", *_sentences(error)])) from None
-
-
 def _scale(file: _File, flags: Mapping[str, Any], problems: list[str]) -> Scale:
     """The file's scale under that of the command line."""
     try:
         return Scale.model_validate({**file.scale.model_dump(exclude_unset=True), **flags})
     except ValidationError as error:
-        problems += [f"{COMMAND_LINE}: {sentence}" for sentence in _sentences(error, ("scale",))]
+        problems += [f"{COMMAND_LINE}: {sentence}" for sentence in sentences(error, Scale, ("scale",))]
         return file.scale
-
-
-def _sentences(error: ValidationError, inside: tuple[str, ...] = ()) -> Iterator[str]:
-    """What is wrong with a study file besides its recipes: where, what was expected, the nearest valid name."""
-    for item in error.errors(include_url=False):
-        where = (*inside, *map(str, item["loc"]))
-        message = item["msg"][0].lower() + item["msg"][1:].replace("tuple", "list")
-        if item["type"] == "extra_forbidden":
-            known = Scale.model_fields if where[0] == "scale" else _File.model_fields
-            message = f"there is no such key; {did_you_mean(where[-1], known)}"
-        elif item["type"] == "literal_error":
-            message += f" ({did_you_mean(str(item['input']), get_args(Form))})"
-        yield f"{'.'.join(where)}: {message}"
 
 
 def _without_effect(path: Path, file: _File, flags: Mapping[str, Any], scale: Scale) -> Iterator[str]:
@@ -175,19 +148,16 @@ def _without_effect(path: Path, file: _File, flags: Mapping[str, Any], scale: Sc
             yield f"{origin}: train.epochs does nothing here: the scale's epochs stand above it"
 
 
-def _rows(path: Path, file: _File, problems: list[str]) -> Iterator[tuple[str, str, int | None, list[_Change]]]:
+def _rows(path: Path, file: _File, problems: list[str]) -> Iterator[tuple[str, str, int | None, list[Change]]]:
     """Title, reason, reference and changes of each row, the base first."""
-    yield Path(file.base).stem, file.about, None, []
-    changes = []
-    for number, values in enumerate(file.change, 1):
-        try:
-            changes.append(_change(number, dict(values), is_grid=file.form == "grid"))
-        except UserError as error:
-            problems.append(f"{path}: {error}")
-    names = Counter([Path(file.base).stem, *(change.name for change in changes)])
+    base = Path(file.base).stem
+    yield base, file.about, None, []
+    changes, wrong = read_changes(file.change, is_grid=file.form == "grid")
+    problems += [f"{path}: {sentence}" for sentence in wrong]
+    names = Counter([base, *(change.name for change in changes)])
     problems += [f'{path}: {count} rows are called "{name}"' for name, count in names.items() if count > 1]
     if file.form == "grid":
-        yield from ((_combined_name(combined), "", 0, combined) for combined in _combinations(changes))
+        yield from ((name_of(combined), "", 0, combined) for combined in combinations(changes))
         return
     for number, change in enumerate(changes, 1):
         if file.form == "ladder":
@@ -196,45 +166,8 @@ def _rows(path: Path, file: _File, problems: list[str]) -> Iterator[tuple[str, s
             yield change.name, change.reason, 0, [change]
 
 
-def _change(number: int, values: dict[str, Any], *, is_grid: bool) -> _Change:
-    name, reason = values.pop("name", ""), values.pop("reason", "")
-    if not (isinstance(name, str) and name and isinstance(reason, str) and reason):
-        raise UserError(f'change {number} needs a name and a reason, a sentence for the report: reason = "..."')
-    for key, fields in values.items():
-        if not isinstance(fields, dict):
-            near = did_you_mean(key, ["name", "reason", *Recipe.model_fields])
-            raise UserError(f'change "{name}": {key} = {fields!r} is no section of a recipe; {near}')
-    if not any(values.values()):
-        raise UserError(f'change "{name}" sets no field of a recipe, such as optim.lr = 1e-3')
-    lists = [value for fields in values.values() for value in fields.values()]
-    if is_grid and not all(isinstance(each, list) and each for each in lists):
-        raise UserError(f'change "{name}": in a grid each field has a list of values')
-    if is_grid and len({len(each) for each in lists}) > 1:
-        raise UserError(f'change "{name}": its fields have lists of different lengths')
-    return _Change(name, reason, values)
-
-
-def _combinations(changes: Sequence[_Change]) -> Iterator[list[_Change]]:
-    """Every combination of one value of each change's fields."""
-    choices = []
-    for change in changes:
-        fields = [(section, name) for section, given in change.values.items() for name in given]
-        lists = (change.values[section][name] for section, name in fields)
-        choices.append([_Change(change.name, change.reason, nested(fields, each)) for each in zip(*lists, strict=True)])
-    yield from (list(combined) for combined in itertools.product(*choices))
-
-
-def _combined_name(combined: Sequence[_Change]) -> str:
-    return ", ".join(
-        f"{section}.{name} = {toml_value(tuple(value) if isinstance(value, list) else value)}"
-        for change in combined
-        for section, fields in change.values.items()
-        for name, value in fields.items()
-    )
-
-
 def _recipes(
-    path: Path, base: Layers, laid: Sequence[_Change], scale: Scale, seeds: Sequence[int]
+    path: Path, base: Layers, laid: Sequence[Change], scale: Scale, seeds: Sequence[int]
 ) -> Iterator[tuple[int, Recipe]]:
     layers = deepcopy(base)
     for change in laid:
