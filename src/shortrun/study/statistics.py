@@ -34,11 +34,7 @@ class Scored:
     seeds: tuple[int, ...]
 
     @property
-<<<<<<< HEAD
-    def losses_S(self) -> NDArray[np.float64]:
-=======
     def losses_S(self) -> NDArray[np.float64]:  # noqa: N802
->>>>>>> wt-stat
         """Nats per character of each seed."""
         losses_S: NDArray[np.float64] = self.nats_SD.sum(axis=1) / self.characters_D.sum()
         return losses_S
@@ -86,44 +82,20 @@ def compare(
 
     The first term holds all that differs between seeds, their luck with these documents included. The second adds what seeds
     share. Its covariance comes from a bootstrap: documents are drawn with replacement, `resamples` times, and each draw
-<<<<<<< HEAD
-    scores all runs. The degrees of freedom of t are (n - 1) / share, where share is what the first term makes up of the
-    variance. With one pair, the variance is that of its difference over the draws.
-
-    Simulated studies of 3, 5 and 6 seeds (tests/test_statistics.py) have the truth in it 94 to 96 times in 100, whichever
-    noise is the largest; with 2 seeds it is 91 to 96. Two usual ways did worse, which is why it is none of them:
-
-    - Percentiles of a bootstrap that draws seeds as well as documents. With 3 seeds they hold the truth 74 times where the
-      seeds make most of the noise, and 98 times where seeds and documents together do. Draws of n seeds vary by (n - 1) / n
-      of what they should, and their percentiles know nothing of the t distribution.
-    - Satterthwaite's degrees of freedom, (n - 1) / share**2. With 3 seeds they hold it 92 times where 90 % of the variance
-      is the seeds', because they take a first term for certain that is small by chance.
-=======
     scores all runs. With one pair, the variance is that of its difference over the draws. `half_width` says which t.
 
     Simulated studies (tests/test_statistics.py) have the truth in it 94 to 96 times in 100 with 3 seeds, 95 to 96 with 5 or
     6, whichever noise is the largest, and 92 to 97 with 2. Percentiles of a bootstrap that draws seeds as well as documents
     do not: with 3 seeds they hold the truth 74 times where seeds make most of the noise, and 98 where each seed has its own
     luck with each document. Draws of n seeds vary by (n - 1) / n of what they should, and percentiles know no t distribution.
->>>>>>> wt-stat
     """
     pairs = [(row.seeds.index(one), reference.seeds.index(one)) for one in row.seeds if one in reference.seeds]
     if not pairs:
         raise UserError(f"rows without a seed in common can't be compared: {row.seeds} and {reference.seeds}")
     if not np.array_equal(row.characters_D, reference.characters_D):
-<<<<<<< HEAD
-        raise UserError(
-            f"rows that scored different documents can't be compared: {len(row.characters_D):,} documents of "
-            f"{row.characters_D.sum():,} characters, and {len(reference.characters_D):,} of "
-            f"{reference.characters_D.sum():,}"
-        )
-    ours, theirs = zip(*pairs, strict=True)
-    nats_SD = row.nats_SD[list(ours)] - reference.nats_SD[list(theirs)]
-=======
         ours, theirs = (f"{len(each.characters_D):,} of {each.characters_D.sum():,}" for each in (row, reference))
         raise UserError(f"rows with different documents can't be compared: {ours} characters, and {theirs}")
     nats_SD = np.array([row.nats_SD[one] - reference.nats_SD[other] for one, other in pairs])
->>>>>>> wt-stat
     differences_S = nats_SD.sum(axis=1) / row.characters_D.sum()
     resampled_RS = _resample_documents(nats_SD, row.characters_D, resamples, np.random.default_rng(seed))
     difference = float(differences_S.mean())
@@ -169,13 +141,6 @@ def _variances(
 
 
 def half_width(between: float, shared: float, freedom: int, level: float = 0.95) -> float:
-<<<<<<< HEAD
-    """Half of an interval whose variance is an estimate with so many degrees of freedom, `between`, and a known part."""
-    if not between:
-        return float(stats.norm.ppf((1 + level) / 2)) * math.sqrt(shared)
-    variance = between + shared
-    return float(stats.t.ppf((1 + level) / 2, freedom * variance / between)) * math.sqrt(variance)
-=======
     """Half of an interval whose variance is an estimate with so many degrees of freedom, `between`, and a known part.
 
     Its t lies between the quantiles of the normal and of the t distribution, by the estimate's share of the variance to the
@@ -188,7 +153,6 @@ def half_width(between: float, shared: float, freedom: int, level: float = 0.95)
         return 0.0
     normal, student = stats.norm.ppf((1 + level) / 2), stats.t.ppf((1 + level) / 2, freedom)
     return float(normal + (between / variance) ** 1.5 * (student - normal)) * math.sqrt(variance)
->>>>>>> wt-stat
 
 
 def _sign_flip_p(differences_S: NDArray[np.float64], seed: int) -> float:
@@ -208,11 +172,7 @@ def _sign_flip_p(differences_S: NDArray[np.float64], seed: int) -> float:
 
 def smallest_p(seeds: int) -> float:
     """The least p that so many pairs of runs can give: all differences have one sign, as 2 of 2**seeds choices have."""
-<<<<<<< HEAD
-    return min(1.0, 2.0 / 2**seeds)
-=======
     return min(1.0, 2.0 ** (1 - seeds))
->>>>>>> wt-stat
 
 
 def smallest_difference(sd_of_differences: float, seeds: int, power: float = 0.8, level: float = 0.95) -> float | None:
