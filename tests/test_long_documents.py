@@ -127,20 +127,26 @@ Row = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class Recorded:
-    """Batches, and the rows of each that was asked for."""
+    """Batches, and the rows of each step that was asked for."""
 
     def __init__(self, batches: Batches) -> None:
-        self.batches, self.rows = batches, list[Row]()
+        self.batches, self.by_step = batches, dict[int, list[Row]]()
+
+    @property
+    def rows(self) -> list[Row]:
+        """Those of all steps, in their order."""
+        return [row for _, rows in sorted(self.by_step.items()) for row in rows]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.batches, name)
 
     def at(self, step: int) -> Batch:
         batch = self.batches.at(step)
+        self.by_step[step] = []
         for rows in batch.micro_batches(100):
             lengths = rows.lengths_B.tolist()
             sides = [[tuple(row.tolist()) for row in torch.split(side, lengths)] for side in (rows.x_N, rows.y_N)]
-            self.rows += zip(*sides, strict=True)
+            self.by_step[step] += zip(*sides, strict=True)
         return batch
 
 
