@@ -34,7 +34,7 @@ class Scored:
     seeds: tuple[int, ...]
 
     @property
-    def losses_S(self) -> NDArray[np.float64]:  # noqa: N802
+    def losses_S(self) -> NDArray[np.float64]:
         """Nats per character of each seed."""
         losses_S: NDArray[np.float64] = self.nats_SD.sum(axis=1) / self.characters_D.sum()
         return losses_S
