@@ -17,11 +17,11 @@ import pytest
 from shortrun.recipe_file import to_toml
 from shortrun.runs.folder import RunFolder, runs_in
 from shortrun.study.jobs import Job
-from shortrun.study.ledger import Ledger
+from shortrun.study.ledger import Entry, Ledger
 from shortrun.study.result import results
-from shortrun.study.run import Crew, default_workers
+from shortrun.study.run import Change, Crew, default_workers
 from shortrun.study.study_file import load_study
-from shortrun.study.worker import Outcome, Progress, Worker
+from shortrun.study.worker import Progress, Worker
 from tests.conftest import Done, assert_same_end, run_command, tiny_recipe
 
 FILE = """
@@ -117,7 +117,7 @@ def test_a_study_runs_once_and_shares_its_runs(study_file: Callable[..., Path]) 
     other = study_file("other", form="ablation", seeds="[2, 3]")
     shared = json.loads(study("plan", other, "--json").stdout)
     assert shared["runs"] == {"done": 2, "begun": 0, "missing": 4}, "base and faster with seed 2 are there"
-    assert shared["seconds_from"].startswith("scaled by the 2 runs")
+    assert shared["seconds_from"].startswith("scaled by the 2 runs done")
 
 
 @pytest.mark.slow
@@ -213,21 +213,17 @@ def test_a_worker_that_is_killed_is_begun_again(study_file: Callable[..., Path],
     file, _ = long_study(study_file)
     ledger = Ledger(load_study(str(file)), tmp_path / "runs")
     (entry, *_) = ledger.to_do()
-    crew, told = Crew(2), []
+    crew, told = Crew(2), list[Change]()
 
-    def on_change(_: Any, what: Progress | Outcome | None) -> None:
+    def on_change(_: Entry, what: Change) -> None:
         told.append(what)
-        if (
-            isinstance(what, Progress)
-            and what.step > 30
-            and not any(each.note for each in told if isinstance(each, Progress) and each.note and "died" in each.note)
-        ):
+        if isinstance(what, Progress) and what.step > 30 and not any(isinstance(each, str) for each in told):
             (pid,) = [worker.pid for worker in crew.workers if worker.pid]
             os.kill(pid, signal.SIGKILL)
 
     ended = crew.do([entry], on_change)
     assert ended[entry.fingerprint].scores
-    assert any(isinstance(each, Progress) and each.note and "SIGKILL" in each.note for each in told)
+    assert "its process died (SIGKILL); it is begun once more" in told
     assert results(Ledger(ledger.study, tmp_path / "runs")).rows[0].seeds == 1
 
 

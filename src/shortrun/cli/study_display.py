@@ -13,6 +13,7 @@ from rich.table import Table
 from shortrun.cli.output import duration
 from shortrun.errors import counted
 from shortrun.study.ledger import Entry, Ledger
+from shortrun.study.run import Change
 from shortrun.study.worker import Outcome, Progress
 
 EVERY = 30.0
@@ -50,17 +51,17 @@ class StudyDisplay:
         if self.console.is_terminal:
             self._live.stop()
 
-    def __call__(self, entry: Entry, what: Progress | Outcome | None) -> None:
+    def __call__(self, entry: Entry, what: Change) -> None:
         key = entry.fingerprint
         match what:
             case None:
                 self._since[key] = time.monotonic()
                 self.running[key] = entry, Progress(0, 0)
                 self.say(f"{self._name(entry)}: begun, {entry.job.path}")
+            case str():
+                self.say(f"{self._name(entry)}: {what}")
             case Progress():
                 self.running[key] = entry, what
-                if what.note and not what.step and not what.total_steps:
-                    self.say(what.note)
                 now = time.monotonic()
                 if not self.console.is_terminal and what.step and now - self._said.get(key, 0) > EVERY:
                     self._said[key] = now

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from shortrun.errors import counted
 from shortrun.study.ledger import Ledger, State, outcomes
 from shortrun.study.result import results
-from shortrun.study.run import cores
 from shortrun.train.plan import Plan, plan
 
 ENOUGH_SEEDS = 6
@@ -46,7 +47,7 @@ class StudyPlan:
     seconds_from: str
     workers: int
     memory_bytes: int
-    """Of the largest runs at once, one in each worker."""
+    """Where each worker has a run of the largest row."""
     says: list[str]
     """What the number of seeds can show, and what else a person should know."""
 
@@ -72,7 +73,7 @@ def plan_study(ledger: Ledger, workers: int) -> StudyPlan:
         for number, (row, found) in enumerate(zip(study.rows, plans, strict=True))
     ]
     left = ledger.to_do()
-    memory = sorted((row.memory_bytes for row in rows), reverse=True)
+    memory = workers * max(row.memory_bytes for row in rows)
     return StudyPlan(
         study=study.name,
         scale=str(study.scale),
@@ -82,9 +83,19 @@ def plan_study(ledger: Ledger, workers: int) -> StudyPlan:
         seconds=sum(rows[entry.row].seconds for entry in left),
         seconds_from=source,
         workers=workers,
-        memory_bytes=sum((memory * workers)[:workers]) if len(memory) < workers else sum(memory[:workers]),
-        says=list(what_seeds_show(ledger)),
+        memory_bytes=memory,
+        says=[*_too_much(memory), *what_seeds_show(ledger)],
     )
+
+
+def _too_much(needed: int) -> Iterator[str]:
+    """A sentence where the machine has less memory, as far as it says how much it has."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > there:
+            yield (
+                f"That is more than this machine's {there / 1e9:.1f} GB: fewer --workers, or a --train.memory-limit, fit"
+            )
 
 
 def what_seeds_show(ledger: Ledger) -> Sequence[str]:
@@ -107,12 +118,8 @@ def what_seeds_show(ledger: Ledger) -> Sequence[str]:
 
 def _measured(ledger: Ledger, plans: Sequence[Plan]) -> tuple[float, str]:
     """How many times the estimate the runs took that are done, and where the seconds then come from."""
-    took = [
-        (entry.scores["seconds"], plans[entry.row].seconds, len(ledger.entries))
-        for entry in ledger.entries
-        if entry.scores
-    ]
+    took = [(entry.scores["seconds"], plans[entry.row].seconds) for entry in ledger.entries if entry.scores]
     if not took:
         return 1.0, f"estimated from {plans[0].flops_per_second_from}"
-    real, planned = sum(each[0] for each in took), sum(each[1] for each in took)
-    return real / planned, f"scaled by the {len(took)} runs that are done, on {cores()} cores"
+    real, planned = map(sum, zip(*took, strict=True))
+    return real / planned, f"scaled by the {counted(len(took), 'run')} done"

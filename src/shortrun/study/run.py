@@ -14,8 +14,10 @@ from shortrun.study.worker import Outcome, Progress, Worker
 TRIES = 2
 """A job whose process dies is begun once more, from its last checkpoint."""
 
-OnChange = Callable[[Entry, Progress | Outcome | None], None]
-"""Told when a run begins (None), gets on, or ends. Called from several threads, one call at a time."""
+Change = Progress | Outcome | str | None
+"""What happens to a run: it begins (None), gets on, ends, or needs a sentence."""
+OnChange = Callable[[Entry, Change], None]
+"""Called from several threads, one call at a time."""
 
 
 def cores() -> int:
@@ -91,11 +93,11 @@ class Crew:
         for left in reversed(range(TRIES)):
             outcome = worker.do(job, tell)
             if outcome.died and left and not self._stopping.is_set():
-                tell(Progress(0, 0, note=f"{entry.job.path}: {outcome.reason}; it is begun once more"))
+                self._tell(on_change, entry, f"{outcome.reason}; it is begun once more")
                 continue
             return outcome
         raise AssertionError("the last try returns")
 
-    def _tell(self, on_change: OnChange, entry: Entry, what: Progress | Outcome | None) -> None:
+    def _tell(self, on_change: OnChange, entry: Entry, what: Change) -> None:
         with self._telling:
             on_change(entry, what)
