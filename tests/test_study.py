@@ -126,6 +126,7 @@ def test_what_show_shows(study_file: Callable[..., Path]) -> None:
     assert study("run", file).returncode == 0
     table = study("show", file)
     assert table.returncode == 0
+    assert "A question mark stands where one seed alone was compared" in table.stdout
     assert "faster" in table.stdout
     assert "tuning documents" in table.stdout
     page = study("show", file, "--markdown").stdout
@@ -154,6 +155,21 @@ def test_a_failed_run_is_a_row_with_its_reason(study_file: Callable[..., Path]) 
     assert "no longer a number" in faster["failures"]["1"]
     assert base["seeds"] == heads["seeds"] == 1
     assert "no longer a number" in study("show", file).stdout
+
+
+@pytest.mark.slow
+def test_rows_with_other_texts_have_no_difference(study_file: Callable[..., Path], titles_file: Path) -> None:
+    file = study_file(form="ablation", seeds="[1]")
+    (file.parent / "base.toml").write_text(to_toml(tiny_recipe(titles_file)))
+    head, *_ = file.read_text().partition("[[change]]")
+    change = 'name = "ligatures apart"\nreason = "They are one character."\ndata.normalise = ["nfkc", "lowercase"]\n'
+    titles_file.write_text(titles_file.read_text().replace("in", "\N{SQUARE IN}"))
+    file.write_text(f"{head}[[change]]\n{change}")
+    _, apart = rows(study("run", file, "--json"))
+    assert apart["loss"]
+    assert apart["difference"] is None
+    assert "different documents" in apart["note"]
+    assert "ligatures apart has no difference from base" in study("show", file).stdout
 
 
 def long_study(study_file: Callable[..., Path]) -> tuple[Path, Path]:

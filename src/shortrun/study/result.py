@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from shortrun.disk import read_json, write_json
+from shortrun.errors import UserError
 from shortrun.runs.folder import RunFolder
 from shortrun.study.ledger import Entry, Ledger
 from shortrun.study.statistics import Difference, Scored, compare, smallest_difference, smallest_p
@@ -21,12 +22,16 @@ def results(ledger: Ledger, split: str = "tuning") -> StudyResult:
     rows, spreads = [], []
     for number, row in enumerate(study.rows):
         mine, reference = scored[number], None if row.reference is None else scored[row.reference]
-        difference = None
+        difference, note = None, None
         if mine and reference and set(mine.seeds) & set(reference.seeds):
-            difference = compare(mine, reference)
+            try:
+                difference = compare(mine, reference)
+            except UserError as error:  # a change of the text itself
+                note = str(error)
+        if difference:
             spreads += [] if difference.sd is None else [difference.sd]
         against = None if row.reference is None else study.rows[row.reference].change
-        rows.append(_row(row.change, row.reason, against, ledger.of_row(number), mine, difference))
+        rows.append(_row(row.change, row.reason, against, ledger.of_row(number), mine, difference, note))
     # the root of the mean variance, because the rows share one noise as far as a few seeds can tell
     spread = float(np.sqrt(np.mean(np.square(spreads)))) if spreads else None
     return StudyResult(
@@ -74,6 +79,7 @@ def _row(
     entries: Sequence[Entry],
     scored: Scored | None,
     difference: Difference | None,
+    note: str | None,
 ) -> ResultRow:
     done = [entry.scores for entry in entries if entry.scores]
     first = done[0] if done else {}
@@ -90,6 +96,7 @@ def _row(
         losses=dict(zip(scored.seeds, scored.losses_S.tolist(), strict=True)) if scored else {},
         seeds=len(done),
         difference=difference.difference if difference else None,
+        pairs=difference.seeds if difference else 0,
         interval=difference.interval if difference else None,
         p=difference.p if difference else None,
         tie=difference.tie if difference else None,
@@ -102,4 +109,5 @@ def _row(
         seconds=mean("seconds"),
         runs=[str(entry.job.path) for entry in entries if entry.state == "done"],
         failures={entry.seed: entry.failure for entry in entries if entry.failure},
+        note=note,
     )

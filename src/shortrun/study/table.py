@@ -24,6 +24,8 @@ class ResultRow:
     """Runs that are done."""
     difference: float | None
     """From the reference, over the seeds that both have."""
+    pairs: int
+    """How many these are."""
     interval: tuple[float, float] | None
     """95 %, over seeds and documents."""
     p: float | None
@@ -44,6 +46,8 @@ class ResultRow:
     runs: list[str]
     failures: dict[int, str]
     """By seed, why there is no result."""
+    note: str | None = None
+    """Why there is no difference although both rows have results."""
 
 
 @dataclass(frozen=True)

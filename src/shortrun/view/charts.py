@@ -26,11 +26,14 @@ def study_chart(result: StudyResult) -> altair.HConcatChart:
     order = [row.change for row in rows]
     y = alt.Y("change:N", sort=order, title=None, axis=alt.Axis(labelLimit=320))
     points = [
-        {"change": row.change, "seed": str(seed), "loss": loss, "verdict": verdict(row)}
+        {"change": row.change, "seed": str(seed), "loss": loss, "verdict": verdict(row).rstrip("?")}
         for row in rows
         for seed, loss in row.losses.items()
     ]
-    means = [{"change": row.change, "loss": row.loss, "verdict": verdict(row), "reason": row.reason} for row in rows]
+    means = [
+        {"change": row.change, "loss": row.loss, "verdict": verdict(row).rstrip("?"), "reason": row.reason}
+        for row in rows
+    ]
     colour = alt.Color("verdict:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())), legend=None)
     x = alt.X(
         "loss:Q", scale=alt.Scale(zero=False, nice=True), title=f"loss on the {result.split} documents (nats/char)"
@@ -46,7 +49,7 @@ def study_chart(result: StudyResult) -> altair.HConcatChart:
             "difference": row.difference,
             "low": row.interval[0],
             "high": row.interval[1],
-            "verdict": verdict(row),
+            "verdict": verdict(row).rstrip("?"),
         }
         for row in rows
         if row.difference is not None and row.interval is not None

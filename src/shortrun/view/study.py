@@ -40,7 +40,8 @@ def verdict(row: ResultRow) -> str:
     """Whether the change helped, as far as its interval says."""
     if row.tie is None or row.difference is None:
         return ""
-    return "tie" if row.tie else "better" if row.difference < 0 else "worse"
+    found = "tie" if row.tie else "better" if row.difference < 0 else "worse"
+    return found if row.pairs > 1 else f"{found}?"
 
 
 def sentences(result: StudyResult) -> Iterator[str]:
@@ -55,11 +56,15 @@ def sentences(result: StudyResult) -> Iterator[str]:
         f"p is the exact sign-flip test over paired seeds; with {len(result.seeds)} it can't be below "
         f"{result.smallest_p:.3g}. A tie is a difference whose interval holds 0."
     )
+    if any(row.pairs == 1 for row in result.rows):
+        yield "A question mark stands where one seed alone was compared: its interval says nothing about other seeds."
     if result.smallest_difference is not None:
         yield f"The smallest difference that this study shows four times out of five is {result.smallest_difference:.4f}."
     if result.final:
         yield f"The validation documents were first looked at on {result.final}."
     for row in result.rows:
+        if row.note:
+            yield f"{row.change} has no difference from {row.reference}: {row.note}"
         for seed, reason in row.failures.items():
             yield f"{row.change}, seed {seed}: {reason}"
 
