@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 import numpy as np
 
 from shortrun.disk import read_json, write_json
-from shortrun.errors import UserError
 from shortrun.runs.folder import RunFolder
 from shortrun.study.ledger import Entry, Ledger
 from shortrun.study.statistics import Difference, Scored, compare, smallest_difference, smallest_p
@@ -19,15 +18,16 @@ def results(ledger: Ledger, split: str = "tuning") -> StudyResult:
     """Reads the runs of a study that are done."""
     study = ledger.study
     scored = [_scored(ledger.of_row(number), split) for number in range(len(study.rows))]
+    texts = [_texts(ledger.of_row(number), split) for number in range(len(study.rows))]
     rows, spreads = [], []
     for number, row in enumerate(study.rows):
         mine, reference = scored[number], None if row.reference is None else scored[row.reference]
         difference, note = None, None
         if mine and reference and set(mine.seeds) & set(reference.seeds):
-            try:
+            if texts[number] == texts[row.reference or 0]:
                 difference = compare(mine, reference)
-            except UserError as error:  # a change of the text itself
-                note = str(error)
+            else:
+                note = "their documents are not the same texts"
         if difference:
             spreads += [] if difference.sd is None else [difference.sd]
         against = None if row.reference is None else study.rows[row.reference].change
@@ -70,6 +70,12 @@ def _scored(entries: Sequence[Entry], split: str) -> Scored | None:
         return None
     nats = [RunFolder(entry.job.path).nats(split) for entry in done]
     return Scored(np.stack([each.nats_D for each in nats]), nats[0].characters_D, tuple(entry.seed for entry in done))
+
+
+def _texts(entries: Sequence[Entry], split: str) -> str | None:
+    """The sha256 of the documents that a row is scored on; None before any of its runs is done."""
+    done = [entry for entry in entries if entry.state == "done"]
+    return str(RunFolder(done[0].job.path).manifest()["data"]["splits"][split]["sha256"]) if done else None
 
 
 def _row(
