@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import tyro
@@ -19,6 +17,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from shortrun.cli.flags import taken_from
 from shortrun.cli.options import JsonFlag, positive
 from shortrun.cli.output import duration, show, show_pairs
+from shortrun.cli.signals import StoppedAtOnce, catching
 from shortrun.errors import ShortrunError, UserError, counted, did_you_mean
 from shortrun.study.scale import Scale
 from shortrun.study.study_file import load_study, shipped_studies
@@ -134,44 +133,34 @@ def _plan(argv: list[str]) -> None:
 def _run(argv: list[str]) -> None:
     options, ledger = _ledger(RunOptions, argv)
     from shortrun.cli.study_display import StudyDisplay
-    from shortrun.study.ledger import Ledger
-    from shortrun.study.run import Crew, default_workers
+    from shortrun.study.ledger import Entry, Ledger
+    from shortrun.study.run import Change, Crew, default_workers
+    from shortrun.study.worker import Outcome
 
     workers = positive(options.workers, "--workers") or default_workers()
-    with StudyDisplay(ledger, workers) as display:
-        crew: Any
-        if options.cluster:
-            from shortrun.study.cluster import ClusterCrew
+    crew: Any = Crew(workers)
+    if options.cluster:
+        from shortrun.study.cluster import ClusterCrew
 
-            crew = ClusterCrew(options.cluster)
-        else:
-            crew = Crew(workers)
-        came = _on_signals(crew.stop, display.say)
-        ended = crew.do(ledger.to_do(), display)
-    failures = {entry.fingerprint: entry.failure for entry in ledger.entries if entry.failure}
-    failures |= {key: outcome.reason for key, outcome in ended.items()}
-    done = {key for key, outcome in ended.items() if outcome.scores or outcome.stopped}
-    ledger.write_failures({key: reason for key, reason in failures.items() if key not in done})
+        crew = ClusterCrew(options.cluster)
+    with (
+        StudyDisplay(ledger, workers) as display,
+        catching(display.say, "Every run finishes its step and saves; once more to stop at once.") as stop,
+    ):
+
+        def changed(entry: Entry, what: Change) -> None:
+            if isinstance(what, Outcome):
+                ledger.ended(entry, what)
+            display(entry, what)
+
+        try:
+            crew.do(ledger.to_do(), changed, stop)
+        except KeyboardInterrupt:
+            raise StoppedAtOnce("Stopped at once; the same command goes on from the last checkpoints") from None
+        came = stop()
     if came:
-        raise Interrupted(f"Stopped; every run is saved, and `shortrun study run {options.study}` goes on with them")
+        raise Interrupted("Stopped, and every run is saved; the same command goes on with them")
     _tell(Ledger(ledger.study, options.out), as_json=options.json)
-
-
-def _on_signals(stop: Callable[[], None], say: Callable[[str], None]) -> list[int]:
-    """Has the first Ctrl-C or SIGTERM call `stop`; returns the list of those that came."""
-    came: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-        say("Every run finishes its step and saves; once more to stop at once.")
-        stop()
-
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), handle)
-    return came
 
 
 def _show(argv: list[str]) -> None:

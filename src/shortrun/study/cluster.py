@@ -24,7 +24,11 @@ from shortrun.study.jobs import Job
 from shortrun.study.ledger import Entry
 from shortrun.study.run import OnChange, cores
 from shortrun.study.worker import Outcome, Progress, Worker
+from shortrun.train.fit import never
+from shortrun.train.loop import Stop
 
+EVERY = 0.5
+"""Seconds between two looks at whether to stop."""
 RETRIES = 3
 """How many machines may be lost under one run."""
 
@@ -41,8 +45,8 @@ class ClusterCrew:
         self.topic = f"shortrun-{uuid4().hex}"
         self._stop = distributed.Event(self.topic, client=self.client)
 
-    def do(self, entries: Sequence[Entry], on_change: OnChange) -> dict[str, Outcome]:
-        """Does all runs and returns how each ended, by fingerprint."""
+    def do(self, entries: Sequence[Entry], on_change: OnChange, stop: Stop = never) -> None:
+        """Does all runs; how each ends is told. Once `stop` asks for it, each saves, and those that wait end at once."""
         here = {entry.fingerprint: entry for entry in entries}
         begun: set[str] = set()
         telling = threading.Lock()
@@ -58,7 +62,6 @@ class ClusterCrew:
         self.client.subscribe_topic(self.topic, heard)
         known = self.client.scheduler_info(n_workers=-1)["workers"].values()
         sharing = Counter(each["host"] for each in known for _ in range(each["nthreads"]))
-        ended: dict[str, Outcome] = {}
         try:
             tasks = {
                 self.client.submit(
@@ -67,22 +70,23 @@ class ClusterCrew:
                 ): entry
                 for entry in entries
             }  # fmt: skip
-            for task in self._distributed.as_completed(tasks):
-                entry = tasks[task]
-                error = task.exception() if task.status == "error" else None
-                outcome = Outcome(None, f"its machine failed: {error}") if error else Outcome(**task.result())
-                ended[entry.fingerprint] = outcome
-                with telling:
-                    on_change(entry, outcome)
+            waiting = set(tasks)
+            while waiting:
+                try:
+                    ended, waiting = self._distributed.wait(waiting, timeout=EVERY, return_when="FIRST_COMPLETED")
+                except TimeoutError:
+                    ended = set()
+                if stop():
+                    self._stop.set()
+                for task in ended:
+                    error = task.exception() if task.status == "error" else None
+                    outcome = Outcome(None, f"its machine failed: {error}") if error else Outcome(**task.result())
+                    with telling:
+                        on_change(tasks[task], outcome)
         finally:
             self._stop.set()
             self.client.unsubscribe_topic(self.topic)
             self.client.close()
-        return ended
-
-    def stop(self) -> None:
-        """Lets each machine save where it stands and end its job; those that wait end at once."""
-        self._stop.set()
 
 
 def do_job(values: dict[str, Any], fingerprint: str, topic: str, sharing: dict[str, int]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from shortrun.errors import UserError
 from shortrun.runs.folder import RunFolder, free_path, runs_in
 from shortrun.study.jobs import Job
 from shortrun.study.study_file import Study
+from shortrun.study.worker import Outcome
 
 State = Literal["done", "begun", "missing"]
 
@@ -44,7 +45,7 @@ class Ledger:
         self.study = study
         self.folder = root / study.name
         self._failures_file = self.folder / "failures.json"
-        failures = read_json(self._failures_file) if self._failures_file.exists() else {}
+        self._failures = read_json(self._failures_file) if self._failures_file.exists() else {}
         there = _by_fingerprint(root) if root.is_dir() else {}
         taken: dict[str, Path] = {}
         self.entries: list[Entry] = []
@@ -64,7 +65,7 @@ class Ledger:
                         job=Job(recipe, path),
                         state="done" if scores else "begun" if found else "missing",
                         scores=scores,
-                        failure=None if scores else failures.get(fingerprint),
+                        failure=None if scores else self._failures.get(fingerprint),
                     )
                 )
 
@@ -77,10 +78,15 @@ class Ledger:
         order = list(self.study.seeds)
         return sorted(left.values(), key=lambda entry: (order.index(entry.seed), entry.row))
 
-    def write_failures(self, reasons: dict[str, str]) -> None:
-        """Remembers why runs failed, by fingerprint."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._failures_file, reasons)
+    def ended(self, entry: Entry, outcome: Outcome) -> None:
+        """Remembers at once why a run failed, or that it no longer does."""
+        before = dict(self._failures)
+        self._failures.pop(entry.fingerprint, None)
+        if outcome.scores is None and not outcome.stopped:
+            self._failures[entry.fingerprint] = outcome.reason
+        if self._failures != before:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self._failures_file, self._failures)
 
 
 def _by_fingerprint(root: Path) -> dict[str, RunFolder]:

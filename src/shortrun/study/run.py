@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from shortrun.study.jobs import Job
 from shortrun.study.ledger import Entry
 from shortrun.study.worker import Outcome, Progress, Worker
+from shortrun.train.fit import never
+from shortrun.train.loop import Stop
 
 TRIES = 2
 """A job whose process dies is begun once more, from its last checkpoint."""
@@ -39,47 +41,40 @@ class Crew:
         self._stopping = threading.Event()
         self._telling = threading.Lock()
 
-    def do(self, entries: Sequence[Entry], on_change: OnChange) -> dict[str, Outcome]:
-        """Does all runs and returns how each ended, by fingerprint. After `stop`, those not yet begun are left out."""
+    def do(self, entries: Sequence[Entry], on_change: OnChange, stop: Stop = never) -> None:
+        """Does all runs; how each ends is told. Once `stop` asks for it, each saves, and those not yet begun are left out."""
         waiting: queue.SimpleQueue[Entry] = queue.SimpleQueue()
         for entry in entries:
             waiting.put(entry)
-        ended: dict[str, Outcome] = {}
-        giving = [
-            threading.Thread(target=self._give, args=(worker, waiting, ended, on_change)) for worker in self.workers
-        ]
+        giving = [threading.Thread(target=self._give, args=(worker, waiting, on_change)) for worker in self.workers]
         try:
             for thread in giving:
                 thread.start()
             for thread in giving:
                 while thread.is_alive():
                     thread.join(0.2)  # in short turns, because a signal's handler only runs between them
+                    if stop() and not self._stopping.is_set():
+                        self._stop()
         finally:
-            self.stop()
+            self._stop()
             for thread in giving:
                 thread.join()
             for worker in self.workers:
                 worker.close()
-        return ended
 
-    def stop(self) -> None:
-        """Lets each worker save where it stands and end its job."""
+    def _stop(self) -> None:
         self._stopping.set()
         for worker in self.workers:
             worker.stop()
 
-    def _give(
-        self, worker: Worker, waiting: queue.SimpleQueue[Entry], ended: dict[str, Outcome], on_change: OnChange
-    ) -> None:
+    def _give(self, worker: Worker, waiting: queue.SimpleQueue[Entry], on_change: OnChange) -> None:
         while not self._stopping.is_set():
             try:
                 entry = waiting.get_nowait()
             except queue.Empty:
                 return
             self._tell(on_change, entry, None)
-            outcome = self._try(worker, entry, on_change)
-            ended[entry.fingerprint] = outcome
-            self._tell(on_change, entry, outcome)
+            self._tell(on_change, entry, self._try(worker, entry, on_change))
 
     def _try(self, worker: Worker, entry: Entry, on_change: OnChange) -> Outcome:
         train = entry.job.recipe.train.model_copy(update={"threads": self.threads})
