@@ -17,7 +17,7 @@ import pytest
 from shortrun.recipe_file import to_toml
 from shortrun.runs.folder import RunFolder, runs_in
 from shortrun.study.jobs import Job
-from shortrun.study.ledger import Entry, Ledger
+from shortrun.study.ledger import Entry, Ledger, alone
 from shortrun.study.result import results
 from shortrun.study.run import Change, Crew, default_workers
 from shortrun.study.study_file import load_study
@@ -89,6 +89,7 @@ def rows(done: Done) -> list[dict[str, Any]]:
 def test_a_study_runs_once_and_shares_its_runs(study_file: Callable[..., Path]) -> None:
     file = study_file()
     runs = file.parent / "runs"
+    assert "tuning documents: a larger [scale] has some" in study("plan", file, "--scale.titles", "0.01").stderr
     planned = json.loads(study("plan", file, "--json").stdout)
     assert planned["runs"] == {"done": 0, "begun": 0, "missing": 6}
     assert not runs.exists() or not list(runs_in(runs)), "a plan trains nothing"
@@ -206,15 +207,17 @@ def begin(file: Path, *, until: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_study_that_is_stopped_goes_on(study_file: Callable[..., Path], number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("numbers", [[signal.SIGKILL], [signal.SIGINT], [signal.SIGINT, signal.SIGINT]])
+def test_a_study_that_is_stopped_goes_on(study_file: Callable[..., Path], numbers: list[int], tmp_path: Path) -> None:
     file, run = long_study(study_file)
     process = begin(file, until=run)
-    process.send_signal(number)
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.05)
     _, errors = process.communicate(timeout=60)
-    if number == signal.SIGINT:
+    if signal.SIGINT in numbers:
         assert process.returncode == 130
-        assert "every run is saved" in errors
+        assert "the same command goes on" in errors
     assert not RunFolder(run).scores_file.exists()
     (base, heads) = rows(study("run", file, "--json"))
     assert [base["seeds"], heads["seeds"]] == [1, 1]
@@ -241,6 +244,33 @@ def test_a_worker_that_is_killed_is_begun_again(study_file: Callable[..., Path],
     assert told[-1].scores
     assert "its process died (SIGKILL); it is begun once more" in told
     assert results(Ledger(ledger.study, tmp_path / "runs")).rows[0].seeds == 1
+
+
+def test_what_goes_wrong_in_a_crew_is_not_lost(study_file: Callable[..., Path], tmp_path: Path) -> None:
+    ledger = Ledger(load_study(str(study_file(seeds="[1]"))), tmp_path / "runs")
+
+    def full(_: Entry, what: Change) -> None:
+        if isinstance(what, Outcome):
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        Crew(2).do(ledger.to_do(), full)
+
+
+def test_a_study_is_run_by_one_command_at_a_time(study_file: Callable[..., Path]) -> None:
+    file = study_file()
+    with alone(file.parent / "runs" / "tiny"):
+        refused = run_command("study", "run", file, "--out", file.parent / "runs")
+    assert refused.returncode == 2
+    assert "Another `shortrun study run` is at work in" in refused.stderr
+
+
+def test_warnings_reach_whoever_runs_a_study(study_file: Callable[..., Path], tmp_path: Path) -> None:
+    ledger = Ledger(load_study(str(study_file(seeds="[1]"))), tmp_path / "runs")
+    told: list[Change] = []
+    Crew(1).do(ledger.to_do()[:1], lambda _, what: told.append(what))
+    warnings = [each.warning for each in told if isinstance(each, Progress) and each.warning]
+    assert any("will hardly learn anything" in warning for warning in warnings)
 
 
 def test_a_worker_stops_when_whoever_gave_the_job_is_gone(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -18,9 +18,13 @@ from shortrun.cli.flags import taken_from
 from shortrun.cli.options import JsonFlag, positive
 from shortrun.cli.output import duration, show, show_pairs
 from shortrun.cli.signals import StoppedAtOnce, catching
-from shortrun.errors import ShortrunError, UserError, counted, did_you_mean
+from shortrun.errors import UserError, counted, did_you_mean
 from shortrun.study.scale import Scale
-from shortrun.study.study_file import load_study, shipped_studies
+from shortrun.study.study_file import Study, load_study, shipped_studies
+
+if TYPE_CHECKING:  # these import torch
+    from shortrun.study.ledger import Entry, Ledger
+    from shortrun.study.run import Change
 
 USAGE = """usage: shortrun study                    list the shipped studies
        shortrun study plan STUDY         what would run, what is there, what it takes and can show
@@ -30,12 +34,6 @@ USAGE = """usage: shortrun study                    list the shipped studies
 STUDY is a shipped study's name or a TOML file. Fields of a recipe (--data.path FILE) reach every run, and --scale.titles,
 --scale.width, --scale.rows, --scale.vocabulary, --scale.epochs and --scale.tuning stand above the file's own scale.
 `shortrun study run --help` has the rest."""
-
-
-class Interrupted(ShortrunError):
-    """A signal came; every run has saved where it stands."""
-
-    exit_code = 130
 
 
 @dataclasses.dataclass
@@ -92,25 +90,28 @@ def load_about(path: Path) -> str:
     return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
 
 
-def _ledger(kind: type[Any], argv: list[str]) -> tuple[Any, Any]:
-    """A command's options, and the study's runs."""
+def _asked(kind: type[Any], argv: list[str]) -> tuple[Any, Study]:
+    """A command's options, and the study that it is about."""
     rest, overrides, mistakes = taken_from(argv, {"scale": Scale})
     name = kind.__name__.removesuffix("Options").lower()
     options = tyro.cli(kind, prog=f"shortrun study {name}", args=rest)
-    found = load_study(options.study, overrides, mistakes)
+    return options, load_study(options.study, overrides, mistakes)
+
+
+def _ledger(study: Study, out: Path) -> Ledger:
+    """The study's runs, looked for and prepared."""
     from shortrun.study.ledger import Ledger
 
-    console = Console(stderr=True, highlight=False)
-    with console.status("reading the study's runs") as status:
-        return options, Ledger(found, options.out, lambda sentence: status.update(escape(sentence)))
+    with Console(stderr=True, highlight=False).status("reading the study's runs") as status:
+        return Ledger(study, out, lambda sentence: status.update(escape(sentence)))
 
 
 def _plan(argv: list[str]) -> None:
-    options, ledger = _ledger(PlanOptions, argv)
+    options, study = _asked(PlanOptions, argv)
     from shortrun.study.plan import plan_study
     from shortrun.study.run import default_workers
 
-    found = plan_study(ledger, positive(options.workers, "--workers") or default_workers())
+    found = plan_study(_ledger(study, options.out), positive(options.workers, "--workers") or default_workers())
     if options.json:
         print(json.dumps(found.as_dict()))
         return
@@ -131,11 +132,9 @@ def _plan(argv: list[str]) -> None:
 
 
 def _run(argv: list[str]) -> None:
-    options, ledger = _ledger(RunOptions, argv)
-    from shortrun.cli.study_display import StudyDisplay
-    from shortrun.study.ledger import Entry, Ledger
-    from shortrun.study.run import Change, Crew, default_workers
-    from shortrun.study.worker import Outcome
+    options, study = _asked(RunOptions, argv)
+    from shortrun.study.ledger import alone
+    from shortrun.study.run import Crew, default_workers
 
     workers = positive(options.workers, "--workers") or default_workers()
     crew: Any = Crew(workers)
@@ -143,6 +142,17 @@ def _run(argv: list[str]) -> None:
         from shortrun.study.cluster import ClusterCrew
 
         crew = ClusterCrew(options.cluster)
+    with alone(options.out / study.name):
+        _do(_ledger(study, options.out), crew, workers)
+    _tell(_ledger(study, options.out), as_json=options.json)
+
+
+def _do(ledger: Ledger, crew: Any, workers: int) -> None:
+    """Has a crew do what is missing, and shows how it gets on."""
+    from shortrun.cli.study_display import StudyDisplay
+    from shortrun.study.worker import Outcome
+    from shortrun.train.loop import Stopped
+
     with (
         StudyDisplay(ledger, workers) as display,
         catching(display.say, "Every run finishes its step and saves; once more to stop at once.") as stop,
@@ -157,19 +167,23 @@ def _run(argv: list[str]) -> None:
             crew.do(ledger.to_do(), changed, stop)
         except KeyboardInterrupt:
             raise StoppedAtOnce("Stopped at once; the same command goes on from the last checkpoints") from None
-        came = stop()
-    if came:
-        raise Interrupted("Stopped, and every run is saved; the same command goes on with them")
-    _tell(Ledger(ledger.study, options.out), as_json=options.json)
+        if number := stop():
+            raise Stopped(number, "Stopped, and every run is saved; the same command goes on with them")
 
 
 def _show(argv: list[str]) -> None:
-    options, ledger = _ledger(ShowOptions, argv)
-    _tell(ledger, as_json=options.json, final=options.final, as_markdown=options.markdown, chart=options.chart)
+    options, study = _asked(ShowOptions, argv)
+    _tell(
+        _ledger(study, options.out),
+        as_json=options.json,
+        final=options.final,
+        as_markdown=options.markdown,
+        chart=options.chart,
+    )
 
 
 def _tell(
-    ledger: Any, *, as_json: bool, final: bool = False, as_markdown: bool = False, chart: Path | None = None
+    ledger: Ledger, *, as_json: bool, final: bool = False, as_markdown: bool = False, chart: Path | None = None
 ) -> None:
     from shortrun.study.result import results, write_final
     from shortrun.view.study import HEADINGS, cells, markdown, sentences

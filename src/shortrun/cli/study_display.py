@@ -38,6 +38,7 @@ class StudyDisplay:
         self._took: list[float] = []
         self._since: dict[str, float] = {}
         self._said: dict[str, float] = {}
+        self._warnings: set[str] = set()
         self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> StudyDisplay:
@@ -62,6 +63,9 @@ class StudyDisplay:
                 self.say(f"{self._name(entry)}: {what}")
             case Progress():
                 self.running[key] = entry, what
+                if what.warning and what.warning not in self._warnings:
+                    self._warnings.add(what.warning)
+                    self.say(f"{self._name(entry)}: {what.warning}")
                 now = time.monotonic()
                 if not self.console.is_terminal and what.step and now - self._said.get(key, 0) > EVERY:
                     self._said[key] = now

@@ -12,7 +12,7 @@ from shortrun.runs.folder import run_fingerprint
 from shortrun.runs.log import RunInUse
 from shortrun.train.events import OnEvent, ignore
 from shortrun.train.fit import fit, never
-from shortrun.train.loop import Stop
+from shortrun.train.loop import Stop, Stopped
 from shortrun.train.prepare import prepare
 from shortrun.train.sizes import sized
 
@@ -51,7 +51,9 @@ class Job:
         while True:
             try:
                 return fit(prepared, recipe, self.path, on_event=on_event, stop=stop).as_dict()
-            except RunInUse:
-                if time.monotonic() > until or stop():
+            except RunInUse as error:
+                if number := stop():
+                    raise Stopped(number, str(error)) from None
+                if time.monotonic() > until:
                     raise
                 time.sleep(0.5)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from shortrun.disk import read_json, write_json
 from shortrun.errors import UserError
@@ -33,6 +36,18 @@ class Entry:
     """What scores.json holds, once it is done."""
     failure: str | None
     """Why the last try ended, where it failed."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps others from running the same study meanwhile; raises UserError where one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"Another `shortrun study run` is at work in {folder}") from None
+    with lock:
+        yield
 
 
 class Ledger:

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from shortrun.errors import counted
+from shortrun.runs.folder import RunFolder
 from shortrun.study.ledger import Ledger, State, outcomes
 from shortrun.study.result import results
+from shortrun.study.run import cores
 from shortrun.train.plan import Plan, plan
 
 ENOUGH_SEEDS = 6
@@ -28,7 +30,7 @@ class PlannedRow:
     passes: int
     memory_bytes: int
     seconds: float
-    """Of one run, on all cores."""
+    """Of one run: on all cores, or once some are done, on as many as they had."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def plan_study(ledger: Ledger, workers: int) -> StudyPlan:
     """Estimates from the recipes, corrected by the seconds of those runs of the study that are done."""
     study = ledger.study
     plans = [plan(next(iter(row.recipes.values()))) for row in study.rows]
-    factor, source = _measured(ledger, plans)
+    factor, at_once, source = _measured(ledger, plans)
     rows = [
         PlannedRow(
             change=row.change,
@@ -80,7 +82,7 @@ def plan_study(ledger: Ledger, workers: int) -> StudyPlan:
         rows=rows,
         runs=dict(outcomes(ledger)),
         passes=sum(rows[entry.row].passes for entry in left),
-        seconds=sum(rows[entry.row].seconds for entry in left),
+        seconds=sum(rows[entry.row].seconds for entry in left) / at_once,
         seconds_from=source,
         workers=workers,
         memory_bytes=memory,
@@ -116,10 +118,12 @@ def what_seeds_show(ledger: Ledger) -> Sequence[str]:
     return says
 
 
-def _measured(ledger: Ledger, plans: Sequence[Plan]) -> tuple[float, str]:
-    """How many times the estimate the runs took that are done, and where the seconds then come from."""
-    took = [(entry.scores["seconds"], plans[entry.row].seconds) for entry in ledger.entries if entry.scores]
-    if not took:
-        return 1.0, f"estimated from {plans[0].flops_per_second_from}"
-    real, planned = map(sum, zip(*took, strict=True))
-    return real / planned, f"scaled by the {counted(len(took), 'run')} done"
+def _measured(ledger: Ledger, plans: Sequence[Plan]) -> tuple[float, int, str]:
+    """How many times the estimate the runs took that are done, how many of them the cores have room for, and a source."""
+    done = [entry for entry in ledger.entries if entry.scores]
+    if not done:
+        return 1.0, 1, f"estimated from {plans[0].flops_per_second_from}"
+    real = sum(entry.scores["seconds"] for entry in done if entry.scores)
+    planned = sum(plans[entry.row].seconds for entry in done)
+    threads = max(RunFolder(entry.job.path).manifest()["machine"]["threads"] for entry in done)
+    return real / planned, max(cores() // threads, 1), f"scaled by the {counted(len(done), 'run')} done"

@@ -7,6 +7,8 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
+import torch
+
 from shortrun.study.jobs import Job
 from shortrun.study.ledger import Entry
 from shortrun.study.worker import Outcome, Progress, Worker
@@ -28,8 +30,8 @@ def cores() -> int:
 
 
 def default_workers() -> int:
-    """One for each core."""
-    return cores()
+    """One for each core, because two runs of one thread do more than one of two (docs/log.md, L26); one on a GPU."""
+    return 1 if torch.cuda.is_available() else cores()
 
 
 class Crew:
@@ -42,43 +44,66 @@ class Crew:
         self._telling = threading.Lock()
 
     def do(self, entries: Sequence[Entry], on_change: OnChange, stop: Stop = never) -> None:
-        """Does all runs; how each ends is told. Once `stop` asks for it, each saves, and those not yet begun are left out."""
+        """Does all runs; how each ends is told. Once `stop` asks for it, each saves, and those not yet begun are left out.
+
+        Raises KeyboardInterrupt when one comes, after ending all workers at once, and whatever `on_change` raises.
+        """
         waiting: queue.SimpleQueue[Entry] = queue.SimpleQueue()
         for entry in entries:
             waiting.put(entry)
-        giving = [threading.Thread(target=self._give, args=(worker, waiting, on_change)) for worker in self.workers]
+        # what each thread ends with; a queue, because Python 3.11 takes a thread for ended when its join is interrupted
+        over: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        for worker in self.workers:
+            threading.Thread(target=self._give, args=(worker, waiting, on_change, over), daemon=True).start()
+        left, error = len(self.workers), None
         try:
-            for thread in giving:
-                thread.start()
-            for thread in giving:
-                while thread.is_alive():
-                    thread.join(0.2)  # in short turns, because a signal's handler only runs between them
+            while left:
+                try:
+                    error = over.get(timeout=0.2) or error  # a signal's handler only runs between two of these
+                    left -= 1
+                except queue.Empty:
                     if stop() and not self._stopping.is_set():
                         self._stop()
+        except KeyboardInterrupt:
+            self._stopping.set()
+            for worker in self.workers:
+                worker.kill()
+            for _ in range(left):
+                over.get()
+            raise
         finally:
-            self._stop()
-            for thread in giving:
-                thread.join()
             for worker in self.workers:
                 worker.close()
+        if error:
+            raise error
 
     def _stop(self) -> None:
         self._stopping.set()
         for worker in self.workers:
             worker.stop()
 
-    def _give(self, worker: Worker, waiting: queue.SimpleQueue[Entry], on_change: OnChange) -> None:
-        while not self._stopping.is_set():
-            try:
+    def _give(
+        self,
+        worker: Worker,
+        waiting: queue.SimpleQueue[Entry],
+        on_change: OnChange,
+        over: queue.SimpleQueue[Exception | None],
+    ) -> None:
+        try:
+            while not self._stopping.is_set():
                 entry = waiting.get_nowait()
-            except queue.Empty:
-                return
-            self._tell(on_change, entry, None)
-            self._tell(on_change, entry, self._try(worker, entry, on_change))
+                self._tell(on_change, entry, None)
+                self._tell(on_change, entry, self._try(worker, entry, on_change))
+        except queue.Empty:
+            pass
+        except Exception as error:
+            self._stop()
+            over.put(error)
+            return
+        over.put(None)
 
     def _try(self, worker: Worker, entry: Entry, on_change: OnChange) -> Outcome:
-        train = entry.job.recipe.train.model_copy(update={"threads": self.threads})
-        job = Job(entry.job.recipe.model_copy(update={"train": train}), entry.job.path)
+        job = self._with_its_threads(entry)
 
         def tell(progress: Progress) -> None:
             self._tell(on_change, entry, progress)
@@ -87,11 +112,21 @@ class Crew:
 
         for left in reversed(range(TRIES)):
             outcome = worker.do(job, tell)
-            if outcome.died and left and not self._stopping.is_set():
+            if outcome.died and self._stopping.is_set():
+                return Outcome(None, "stopped at once", stopped=True)
+            if outcome.died and left:
                 self._tell(on_change, entry, f"{outcome.reason}; it is begun once more")
                 continue
             return outcome
         raise AssertionError("the last try returns")
+
+    def _with_its_threads(self, entry: Entry) -> Job:
+        """A new run gets its share of the cores, unless its recipe says otherwise; one that goes on keeps what it had."""
+        recipe = entry.job.recipe
+        if entry.state == "begun" or recipe.train.threads:
+            return entry.job
+        train = recipe.train.model_copy(update={"threads": self.threads})
+        return Job(recipe.model_copy(update={"train": train}), entry.job.path)
 
     def _tell(self, on_change: OnChange, entry: Entry, what: Change) -> None:
         with self._telling:

@@ -117,7 +117,7 @@ def load_study(name: str, overrides: Overrides | None = None, also: Sequence[str
             first, *rest = str(error).splitlines()
             problems += rest or [f"{path}: {first}"]
     if not problems:
-        problems += _empty(path, file, made)
+        problems += [*_empty(path, file, made), *_uncut(path, made)]
     if problems:
         lines = list(dict.fromkeys(line.strip() for line in problems))  # the rows share most of theirs
         count = "One thing is" if len(lines) == 1 else f"{len(lines)} things are"
@@ -175,6 +175,12 @@ def _recipes(
     recipe = scaled(layers, scale, path)
     for seed in seeds:
         yield seed, recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+
+
+def _uncut(path: Path, rows: Sequence[Row]) -> Iterator[str]:
+    """A sentence where rows have no documents to be compared on."""
+    if any(not recipe.data.tuning_titles for row in rows for recipe in row.recipes.values()):
+        yield f"{path}: data.tuning_titles = 0, but rows are compared on tuning documents: a larger [scale] has some"
 
 
 def _empty(path: Path, file: _File, rows: Sequence[Row]) -> Iterator[str]:

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
@@ -44,8 +45,8 @@ class Progress:
     """Of the tuning documents."""
     evaluated: bool = False
     """Whether this was written because of an evaluation."""
-    note: str | None = None
-    """A sentence that a person should read."""
+    warning: str | None = None
+    """What makes the run worth less than it looks."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,17 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process, which saves what it was doing."""
-        if self._process:
-            assert self._process.stdin
-            self._process.stdin.close()
-            self._process.wait()
-            self._process = None
+        process, self._process = self._process, None
+        if process:
+            assert process.stdin
+            with suppress(OSError):  # it may have died with a line still on its way
+                process.stdin.close()
+            process.wait()
+
+    def kill(self) -> None:
+        """Ends the process at once; its run goes on from the last checkpoint."""
+        if process := self._process:
+            process.kill()
 
     @property
     def pid(self) -> int | None:
@@ -175,7 +182,8 @@ class _Telling:
                 loss = event.validation.loss.loss
                 self._tell(Progress(event.step, then.total_steps, then.seconds_left, loss, tuning, evaluated=True))
             case Note():
-                self.line({**asdict(then), "note": event.text})
+                if event.warning:
+                    self.line({**asdict(then), "warning": event.text})
 
     def _tell(self, progress: Progress) -> None:
         self._progress = Progress(**{**asdict(progress), "evaluated": False})
@@ -183,12 +191,13 @@ class _Telling:
         self.line(asdict(progress))
 
     def line(self, told: dict[str, Any]) -> None:
-        print(json.dumps(told), file=self._out, flush=True)
+        with suppress(OSError):  # nobody reads any more, and the run is to be saved all the same
+            print(json.dumps(told), file=self._out, flush=True)
 
 
 def main() -> None:
-    out = sys.stdout
-    sys.stdout = sys.stderr  # so that whatever else prints is no line of the protocol
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # so that whatever else prints, libraries and child processes too, is no line of the protocol
     stop = _Stopping(sys.stdin)
     while (job := stop.jobs.get()) is not None:
         tell = _Telling(out)

@@ -14,6 +14,8 @@ class Note:
     """A sentence that a person should read."""
 
     text: str
+    warning: bool = False
+    """Whether it says that something makes the run worth less than it looks."""
 
 
 @dataclass(frozen=True)

@@ -119,8 +119,10 @@ def fit(
                     log_beginning(log, parts.manifest, _counts(parts), folder)
                 on_event = on_event if processes.first else ignore
                 stop()  # whoever catches signals begins here, because from here on there is something to save
-                for note in [_greeting(parts, folder), *notes, *lost, *parts.notes, *_warnings(parts)]:
+                for note in [_greeting(parts, folder), *notes, *parts.notes]:
                     on_event(Note(note))
+                for warning in [*lost, *_warnings(parts)]:
+                    on_event(Note(warning, warning=True))
                 steps = parts.batches.total_steps
                 return Loop(parts, folder, log, checkpoint, on_event).run(min(max_steps or steps, steps), stop)
 
