@@ -373,3 +373,41 @@ def test_a_run_is_found_by_its_fingerprint(whole: Callable[[str], Path], stopped
     assert other is not None
     assert other.path == root / "other seed"
     assert find_run(root, "0" * 64) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("scores.json", b""),
+        ("scores.json", b'{"loss": 1.0}'),
+        ("scores.json", b"[1]"),
+        ("nats.npz", b""),
+        ("nats.npz", b"PK"),
+    ],
+)
+def test_a_damaged_result_is_none_and_is_written_anew(copied: Path, name: str, content: bytes) -> None:
+    run = RunFolder.open(copied)
+    before, nats = run.finished_scores(), run.nats().nats_D.tolist()
+    assert before is not None
+    (copied / name).write_bytes(content)
+    assert run.finished_scores() is None
+    found = find_run(copied.parent, run.fingerprint())
+    assert found is not None
+    assert found.path == copied
+    shutil.copytree(copied, copied.parent / "a copy")
+    found = find_run(copied.parent, run.fingerprint())
+    assert found is not None
+    assert found.path == copied.parent / "a copy", "of two unfinished ones the first"
+    recipe = recipe_of(copied)
+    fit(prepare(recipe), recipe, copied)
+    after = run.finished_scores()
+    assert after is not None
+    assert (after["loss"], run.nats().nats_D.tolist()) == (before["loss"], nats)
+    found = find_run(copied.parent, run.fingerprint())
+    assert found is not None
+    assert found.path == copied, "the finished one"
+
+
+def test_a_run_that_is_being_made_is_none(copied: Path) -> None:
+    copied.rename(copied.with_name("copied.tmp"))
+    assert list(runs_in(copied.parent)) == []

@@ -22,6 +22,7 @@ from shortrun.study.result import results
 from shortrun.study.run import Change, Crew, default_workers
 from shortrun.study.study_file import load_study
 from shortrun.study.worker import Outcome, Progress, Worker
+from shortrun.view.study import sentences
 from tests.conftest import Done, assert_same_end, run_command, tiny_recipe
 
 FILE = """
@@ -132,6 +133,8 @@ def test_what_show_shows(study_file: Callable[..., Path]) -> None:
     assert "tuning documents" in table.stdout
     page = study("show", file, "--markdown").stdout
     assert "- **faster**: A larger step learns more in a short run." in page
+    assert "official" not in table.stdout + page, "it is of the validation documents"
+    assert page.count("|\n") == 5, "headings, a rule and three rows"
     chart = file.parent / "chart.svg"
     assert study("show", file, "--chart", chart).returncode == 0
     drawn = chart.read_text(encoding="utf-8")
@@ -146,6 +149,9 @@ def test_what_show_shows(study_file: Callable[..., Path]) -> None:
         (path,) = row["runs"]
         assert row["loss"] == pytest.approx(RunFolder.open(Path(path)).scores()["loss"])  # type: ignore[index]
     assert json.loads(study("show", file, "--json").stdout)["final"] == noted["when"]
+    page = study("show", file, "--final", "--markdown").stdout
+    for row in final["rows"]:
+        assert f"{row['official_loss']:.4f} ({row['coverage']:.1%})" in page
 
 
 @pytest.mark.slow
@@ -170,6 +176,27 @@ def test_rows_with_other_texts_have_no_difference(study_file: Callable[..., Path
     assert lower["difference"] is None
     assert "not the same texts" in lower["note"]
     assert "lower case has no difference from base" in study("show", file).stdout
+
+
+def test_rows_whose_machines_chose_other_precisions_are_marked(study_file: Callable[..., Path]) -> None:
+    file = study_file(form="ablation", seeds="[1]")
+    root = file.parent / "runs"
+    for entry in Ledger(load_study(str(file)), root).to_do():
+        entry.job.do()
+    ledger = Ledger(load_study(str(file)), root)
+    assert [row.note for row in results(ledger).rows] == [None, None, None]
+    manifest_file = RunFolder(ledger.of_row(1)[0].job.path).manifest_file
+    manifest = json.loads(manifest_file.read_text())
+    assert manifest["machine"]["precision"] == "float32"
+    manifest["machine"]["precision"] = "bfloat16"
+    manifest_file.write_text(json.dumps(manifest))
+    found = results(ledger)
+    base, faster, heads = found.rows
+    assert base.note is None
+    assert heads.note is None
+    assert faster.difference is not None
+    assert "with seed 1 it was trained in bfloat16 and the other in float32" in (faster.note or "")
+    assert any(sentence.startswith("faster beside base: with seed 1") for sentence in sentences(found))
 
 
 def long_study(study_file: Callable[..., Path]) -> tuple[Path, Path]:
@@ -271,6 +298,25 @@ def test_warnings_reach_whoever_runs_a_study(study_file: Callable[..., Path], tm
     Crew(1).do(ledger.to_do()[:1], lambda _, what: told.append(what))
     warnings = [each.warning for each in told if isinstance(each, Progress) and each.warning]
     assert any("will hardly learn anything" in warning for warning in warnings)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="a process' environment is read in /proc")
+@pytest.mark.parametrize(("decided", "expected"), [(None, b"GOMP_SPINCOUNT=10000"), ("7", b"GOMP_SPINCOUNT=7")])
+def test_a_worker_says_how_its_threads_wait(
+    decided: str | None, expected: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if decided:
+        monkeypatch.setenv("GOMP_SPINCOUNT", decided)
+    worker = Worker(1)
+    found = []
+    worker.do(
+        Job(tiny_recipe(None), tmp_path / "run"),
+        lambda _: found.append(Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")),
+    )
+    worker.close()
+    assert expected in found[0]
 
 
 def test_a_worker_stops_when_whoever_gave_the_job_is_gone(tmp_path: Path) -> None:

@@ -137,10 +137,38 @@ def test_seeds_reach_training_and_nothing_else(tmp_path: Path) -> None:
         assert changed(row.recipes[3], row.recipes[5]) == ["train.seed"]
 
 
-@pytest.mark.parametrize(("width", "heads"), [(0.5, 4), (0.25, 2), (2.0, 16), (0.3125, 3), (0.01, 1)])
+@pytest.mark.parametrize(("width", "heads"), [(0.5, 4), (0.25, 2), (2.0, 16), (0.375, 3)])
 def test_a_scaled_width_keeps_the_width_of_a_head(width: float, heads: int) -> None:
     model = Scale(width=width).over(load_recipe("baseline"))["model"]
     assert model == {"n_head": heads, "d_model": heads * 64}
+
+
+@pytest.mark.parametrize(("width", "d_model"), [(0.25, 64), (0.3, 80), (0.5, 128), (0.01, 8)])
+def test_a_scaled_width_is_the_same_with_any_number_of_heads(width: float, d_model: int) -> None:
+    for heads in (1, 2, 4, 8, 16):
+        small = load_recipe("small", {"model": {"n_head": heads, "positions": "rotary"}})
+        model = Scale(width=width).over(small)["model"]
+        assert model["d_model"] == d_model
+        assert d_model % (2 * model["n_head"]) == 0, "as rotary positions need"
+    assert model["n_head"] == min(max(round(16 * width), 1), d_model // 2)
+
+
+@pytest.mark.parametrize(
+    ("share", "fields"),
+    [
+        ("width", "model.n_head and model.d_model"),
+        ("rows", "batches.batch_size"),
+        ("vocabulary", "tokenizer.vocab_size"),
+    ],
+)
+def test_sizes_that_the_data_gives_have_no_share(share: str, fields: str, tmp_path: Path) -> None:
+    text = HEAD.replace("base.toml", "own") + "[every]\ndata.num_titles = 1000\n{}[scale]\n{} = 0.5\n" + FASTER
+    found = complaint(tmp_path, text.format("", share))
+    assert f"scale.{share} is a share of {fields}, which train.from_data leaves to the data" in found
+    own = "model.n_head = 4\nmodel.d_model = 64\nbatches.batch_size = 16\ntokenizer.vocab_size = 1000\n"
+    made = first(loaded(tmp_path, text.format(own, share)), 0)
+    sizes = made.model.n_head, made.model.d_model, made.batches.batch_size, made.tokenizer.vocab_size
+    assert sizes == {"width": (2, 32, 16, 1000), "rows": (4, 64, 8, 1000), "vocabulary": (4, 64, 16, 500)}[share]
 
 
 def test_a_scale_reaches_sizes_that_a_change_sets(tmp_path: Path) -> None:
@@ -230,6 +258,9 @@ def test_scale_flags_stand_above_the_files_scale(tmp_path: Path) -> None:
         (HEAD.replace("ladder", "grid") + FASTER, 'change "faster": in a grid each field has a list of values'),
         (HEAD.replace("ladder", "grid") + FASTER.replace("1e-2", "[]"), "in a grid each field has a list of values"),
         (HEAD.replace("ladder", "grid") + GRID.replace("[3e-3, 1e-3]", "[3e-3]"), 'change "optimizer": its fields have lists of different lengths'),
+        (HEAD.replace("ladder", "grid") + FASTER.replace("1e-2", "[1e-2, 2026-01-01]"), 'change "faster": optim.lr is given a date or a time, which no field takes'),
+        (HEAD + FASTER.replace("1e-2", "[[07:32:00]]"), 'change "faster": optim.lr is given a date or a time'),
+        (HEAD + "[every]\noptim.lr = 2026-01-01\n" + FASTER, "[every]: optim.lr = "),
         ("about = [", "can't be read"),
     ],
 )  # fmt: skip

@@ -190,6 +190,42 @@ def test_the_best_is_a_recipe_at_full_scale(done: tuple[Path, dict[str, Any], st
     assert "epochs = 5" in json.loads(printed.stdout)["recipe"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("batches.block_size = [16, 32]", "", "batches.block_size: 16, 32 -> None"),
+        ("[16, 32]", "[8, 64]", "batches.block_size: 16, 32 -> 8, 64"),
+        ("high = 0.3", "high = 0.25", "model.dropout: 0 to 0.3, step 0.05 -> 0 to 0.25, step 0.05"),
+    ],
+)
+def test_the_best_of_a_search_that_was_edited_is_refused(
+    done: tuple[Path, dict[str, Any], str], tmp_path: Path, before: str, after: str, expected: str
+) -> None:
+    file, _, _ = done
+    shutil.copytree(file.parent, tmp_path / "copy")
+    edited = sweep_file(tmp_path / "copy", TINY.replace(before, after))
+    refused = run_command("sweep", "best", edited, "--out", edited.parent / "runs")
+    assert refused.returncode == 2
+    assert "[search] of" in refused.stderr
+    assert expected in refused.stderr
+    assert run_command("sweep", "show", edited, "--out", edited.parent / "runs").returncode == 0
+
+
+@pytest.mark.slow
+def test_what_a_damaged_run_found_is_found_again(done: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
+    file, report, _ = done
+    shutil.copytree(file.parent, tmp_path / "copy")
+    copy = tmp_path / "copy" / "tiny.toml"
+    (copy.parent / "runs" / "tiny" / "sweep.db").unlink()
+    one, other, *_ = sorted(copy.parent.glob("runs/tiny/*/scores.json"))
+    one.write_bytes(b"")
+    other.write_text("{}")
+    again = run(copy)
+    assert again.returncode == 0, again.stderr
+    found = [(trial["state"], trial["loss"], Path(trial["run"]).name) for trial in json.loads(again.stdout)["trials"]]
+    assert found == [(trial["state"], trial["loss"], Path(trial["run"]).name) for trial in report["trials"]]
+
+
 def test_another_storage_finds_the_runs_by_their_fingerprints(
     done: tuple[Path, dict[str, Any], str], tmp_path: Path
 ) -> None:
@@ -208,7 +244,8 @@ def test_another_storage_finds_the_runs_by_their_fingerprints(
 def test_a_sweep_that_goes_on_as_another_is_refused(done: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
     file, _, _ = done
     shutil.copytree(file.parent, tmp_path / "copy")
-    changed = sweep_file(tmp_path / "copy", TINY.replace("high = 0.3", "high = 0.25").replace("seed = 3", "seed = 4"))
+    text = TINY.replace("high = 0.3", "high = 0.25").replace("seed = 3", "seed = 4")
+    changed = sweep_file(tmp_path / "copy", text)
     refused = run(changed)
     assert refused.returncode == 2
     assert "model.dropout: 0 to 0.3, step 0.05 -> 0 to 0.25, step 0.05" in refused.stderr
@@ -411,6 +448,14 @@ def test_two_processes_share_a_sweep_on_a_postgresql_server(tmp_path: Path, post
     assert all(told), "each process has trained some of them"
 
 
+def test_when_pruning_begins_is_part_of_what_a_sweep_is(tmp_path: Path) -> None:
+    median = EXHAUSTED.replace("prune_after = 1", "prune_after = {}")
+    one, other = (load_sweep(str(sweep_file(tmp_path, median.format(after)))).described() for after in (1, 2))
+    assert list(storage.changes(one, other)) == ["prune_after: 1 -> 2"]
+    never = [load_sweep(str(sweep_file(tmp_path, f"prune_after = {after}\n{TINY}"))).described() for after in (1, 2)]
+    assert never[0] == never[1], "nothing is pruned"
+
+
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     text = """
 about = "Wrong in every way"
@@ -605,6 +650,11 @@ def test_what_there_is_not_is_said(tmp_path: Path) -> None:
     assert "did you mean 'show'?" in run_command("sweep", "shw").stderr
     flag = run(file, "--optim.lrr", "1")
     assert (flag.returncode, "there is no such flag; did you mean 'lr'?" in flag.stderr) == (2, True)
+    for url in ("sqlite:foo.db", "postgresql://me@host:port/none", "nonsense"):
+        for command in ("run", "show", "best"):
+            nowhere = run_command("sweep", command, file, "--out", tmp_path / "runs", "--storage", url)
+            assert nowhere.returncode == 2
+            assert "is no URL of a database" in nowhere.stderr
     secret = run(file, "--storage", "postgresql://me:secret@127.0.0.1:1/none")
     assert secret.returncode == 2
     assert "secret" not in secret.stderr

@@ -6,11 +6,11 @@ import io
 import os
 import sys
 
+from shortrun.model.threads import waiting
+
 
 def main() -> None:
-    # before torch reads it: threads that wait spin for a moment and then sleep, because longer takes the core from others
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "10000"
+    os.environ.update(waiting(os.environ))  # before torch reads it
     try:
         from shortrun.cli.commands import run
 

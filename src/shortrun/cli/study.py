@@ -186,7 +186,7 @@ def _tell(
     ledger: Ledger, *, as_json: bool, final: bool = False, as_markdown: bool = False, chart: Path | None = None
 ) -> None:
     from shortrun.study.result import results, write_final
-    from shortrun.view.study import HEADINGS, cells, markdown, sentences
+    from shortrun.view.study import lines, markdown, sentences
 
     if final:
         write_final(ledger)
@@ -202,10 +202,11 @@ def _tell(
         print(markdown(found))
         return
     table = Table(title=escape(found.study), title_justify="left")
-    for heading in HEADINGS:
+    headings, *rows = lines(found)
+    for heading in headings:
         table.add_column(heading)
-    for row in found.rows:
-        table.add_row(*map(escape, cells(row, len(found.seeds))))
+    for row in rows:
+        table.add_row(*map(escape, row))
     show(table)
     for sentence in sentences(found):
         print(sentence)

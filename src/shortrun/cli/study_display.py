@@ -113,13 +113,12 @@ class StudyDisplay:
     def _table(self) -> Table:
         best = f"; best so far {self.best[0]:.4f}, {self.best[1]}" if self.best else ""
         table = Table(title=escape(self._state() + best), title_justify="left")
-        for heading in ("running", "step", "validation", "tuning", "left"):
+        for heading in ("running", "step", "tuning", "left"):
             table.add_column(heading)
         for entry, at in self.running.values():
             table.add_row(
                 escape(self._name(entry)),
                 f"{at.step:,} / {at.total_steps:,}" if at.total_steps else "preparing",
-                "-" if at.loss is None else f"{at.loss:.4f}",
                 "-" if at.tuning_loss is None else f"{at.tuning_loss:.4f}",
                 "-" if at.seconds_left is None else duration(at.seconds_left),
             )

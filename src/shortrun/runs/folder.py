@@ -11,6 +11,7 @@ nats.npz            -log p of each validation and tuning document at that moment
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import zipfile
@@ -172,10 +173,9 @@ class RunFolder:
             if evaluation:
                 arrays[split] = evaluation.nats_D
                 arrays[f"{split}_characters"] = evaluation.characters_D
-        temporary = self.nats_file.with_name("nats.npz.tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        temporary.replace(self.nats_file)
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        write_atomically(self.nats_file, content.getvalue())
         write_json(self.scores_file, result.as_dict())
 
     def remove_result(self) -> None:
@@ -192,23 +192,48 @@ class RunFolder:
         try:
             with np.load(self.nats_file, allow_pickle=False) as arrays:
                 return Nats(arrays[split], arrays[f"{split}_characters"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.nats_file} can't be read: {error}") from None
+
+    def finished_scores(self) -> dict[str, Any] | None:
+        """What scores.json holds of a run that has taken all its steps; None where it or nats.npz is missing or damaged.
+
+        Such a run goes on from its checkpoint, and writes both anew.
+        """
+        try:
+            scores = self.scores()
+            if not scores or scores.get("complete") is not True:
+                return None
+            self.nats("tuning" if scores.get("tuning_loss") is not None else "validation")
+        except UserError:
+            return None
+        return scores
 
 
 def runs_in(root: Path) -> Iterator[RunFolder]:
-    """Every readable run in a folder or below it, by path."""
+    """Every readable run in a folder or below it, by path; one that is still being made is none."""
     for recipe_file in sorted(root.rglob("recipe.toml")):
+        if recipe_file.parent.suffix == ".tmp":
+            continue
         try:
             yield RunFolder.open(recipe_file.parent)
         except UserError:
             continue
 
 
+def runs_by_fingerprint(root: Path) -> dict[str, RunFolder]:
+    """The run of each identity in a folder or below it; a finished one before others."""
+    found: dict[str, RunFolder] = {}
+    for run in runs_in(root):
+        name = run.fingerprint()
+        if name not in found or (run.finished_scores() and not found[name].finished_scores()):
+            found[name] = run
+    return found
+
+
 def find_run(root: Path, fingerprint: str) -> RunFolder | None:
     """The run of that identity in a folder or below it; a finished one before others."""
-    found = [run for run in runs_in(root) if run.fingerprint() == fingerprint]
-    return next((run for run in found if (run.scores() or {}).get("complete")), found[0] if found else None)
+    return runs_by_fingerprint(root).get(fingerprint)
 
 
 def require_free(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time
 from typing import Any
 
 from shortrun.errors import UserError, did_you_mean
@@ -44,12 +45,25 @@ def _change(number: int, values: dict[str, Any], is_grid: bool) -> Change:
             raise UserError(f'change "{name}": {key} = {fields!r} is no section of a recipe; {near}')
     if not any(values.values()):
         raise UserError(f'change "{name}" sets no field of a recipe, such as optim.lr = 1e-3')
+    for section, fields in values.items():
+        for field, value in fields.items():
+            if any(isinstance(each, date | time) for each in _leaves(value)):  # a datetime is a date
+                raise UserError(f'change "{name}": {section}.{field} is given a date or a time, which no field takes')
     lists = [value for fields in values.values() for value in fields.values()]
     if is_grid and not all(isinstance(each, list) and each for each in lists):
         raise UserError(f'change "{name}": in a grid each field has a list of values')
     if is_grid and len({len(each) for each in lists}) > 1:
         raise UserError(f'change "{name}": its fields have lists of different lengths')
     return Change(name, reason, values)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The values that a value is made of, where it is a list or a table."""
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(each)
+    else:
+        yield value
 
 
 def combinations(changes: Sequence[Change]) -> Iterator[list[Change]]:

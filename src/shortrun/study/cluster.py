@@ -13,7 +13,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,13 @@ from shortrun.train.loop import Stop
 EVERY = 0.5
 """Seconds between two looks at whether to stop."""
 RETRIES = 3
-"""How many machines may be lost under one run."""
+"""How often Dask gives out a run again whose process died. How many machines may be lost under one run is Dask's own setting,
+`distributed.scheduler.allowed-failures`."""
+LOST = "the scheduler of the cluster is gone; the next `shortrun study run` goes on from the last checkpoint"
+
+
+GONE = (CancelledError, OSError, RuntimeError)
+"""What Dask raises where its scheduler does not answer any more."""
 
 
 class ClusterCrew:
@@ -72,21 +80,35 @@ class ClusterCrew:
             }  # fmt: skip
             waiting = set(tasks)
             while waiting:
-                try:
-                    ended, waiting = self._distributed.wait(waiting, timeout=EVERY, return_when="FIRST_COMPLETED")
-                except TimeoutError:
-                    ended = set()
-                if stop():
-                    self._stop.set()
-                for task in ended:
-                    error = task.exception() if task.status == "error" else None
-                    outcome = Outcome(None, f"its machine failed: {error}") if error else Outcome(**task.result())
+                for task, outcome in self._ended(waiting, stop):
+                    waiting.remove(task)
                     with telling:
                         on_change(tasks[task], outcome)
         finally:
-            self._stop.set()
-            self.client.unsubscribe_topic(self.topic)
-            self.client.close()
+            with suppress(*GONE):
+                self._stop.set()
+                self.client.unsubscribe_topic(self.topic)
+            with suppress(*GONE):
+                self.client.close()
+
+    def _ended(self, waiting: set[Any], stop: Stop) -> Iterator[tuple[Any, Outcome]]:
+        """The tasks that have ended, each with how; all of them where the scheduler is gone."""
+        left = set(waiting)
+        try:
+            if stop():
+                self._stop.set()
+            try:
+                ended, _ = self._distributed.wait(waiting, timeout=EVERY, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                return
+            for task in ended:
+                error = task.exception() if task.status == "error" else None
+                outcome = Outcome(None, f"its machine failed: {error}") if error else Outcome(**task.result())
+                left.remove(task)
+                yield task, outcome
+        except GONE:
+            for task in left:
+                yield task, Outcome(None, LOST)
 
 
 def do_job(values: dict[str, Any], fingerprint: str, topic: str, sharing: dict[str, int]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from shortrun.disk import read_json, write_json
 from shortrun.errors import UserError
-from shortrun.runs.folder import RunFolder, free_path, runs_in
+from shortrun.runs.folder import free_path, runs_by_fingerprint
 from shortrun.study.jobs import Job
 from shortrun.study.study_file import Study
 from shortrun.study.worker import Outcome
@@ -61,7 +61,7 @@ class Ledger:
         self.folder = root / study.name
         self._failures_file = self.folder / "failures.json"
         self._failures = read_json(self._failures_file) if self._failures_file.exists() else {}
-        there = _by_fingerprint(root) if root.is_dir() else {}
+        there = runs_by_fingerprint(root) if root.is_dir() else {}
         taken: dict[str, Path] = {}
         self.entries: list[Entry] = []
         for number, row in enumerate(study.rows):
@@ -71,7 +71,7 @@ class Ledger:
                 fingerprint = wanted.fingerprint()
                 found = there.get(fingerprint)
                 path = found.path if found else taken.setdefault(fingerprint, free_path(wanted.path))
-                scores = _scores(found) if found else None
+                scores = found.finished_scores() if found else None
                 self.entries.append(
                     Entry(
                         row=number,
@@ -102,28 +102,6 @@ class Ledger:
         if self._failures != before:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self._failures_file, self._failures)
-
-
-def _by_fingerprint(root: Path) -> dict[str, RunFolder]:
-    """Every run below a root; a finished one before others."""
-    found: dict[str, RunFolder] = {}
-    for run in runs_in(root):
-        name = run.fingerprint()
-        if name not in found or _scores(found[name]) is None:
-            found[name] = run
-    return found
-
-
-def _scores(run: RunFolder) -> dict[str, Any] | None:
-    """Those of a finished run whose nats can be read too."""
-    try:
-        scores = run.scores()
-        if scores and scores.get("complete"):
-            run.nats("tuning" if scores.get("tuning_loss") is not None else "validation")
-            return scores
-    except UserError:  # damaged: the run goes on from its checkpoint, and writes them anew
-        pass
-    return None
 
 
 def _slug(number: int, change: str) -> str:

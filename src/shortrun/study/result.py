@@ -26,6 +26,7 @@ def results(ledger: Ledger, split: str = "tuning") -> StudyResult:
         if mine and reference and set(mine.seeds) & set(reference.seeds):
             if texts[number] == texts[row.reference or 0]:
                 difference = compare(mine, reference)
+                note = _precisions(ledger.of_row(number), ledger.of_row(row.reference or 0))
             else:
                 note = "their documents are not the same texts"
         if difference:
@@ -76,6 +77,24 @@ def _texts(entries: Sequence[Entry], split: str) -> str | None:
     """The sha256 of the documents that a row is scored on; None before any of its runs is done."""
     done = [entry for entry in entries if entry.state == "done"]
     return str(RunFolder(done[0].job.path).manifest()["data"]["splits"][split]["sha256"]) if done else None
+
+
+def _precisions(entries: Sequence[Entry], others: Sequence[Entry]) -> str | None:
+    """A sentence where machines chose for themselves, and the two runs of a pair were trained in different precisions."""
+    done = {entry.seed: entry for entry in others if entry.state == "done"}
+    for entry in entries:
+        other = done.get(entry.seed)
+        if entry.state != "done" or other is None:
+            continue
+        if entry.job.recipe.train.precision != other.job.recipe.train.precision:  # a change asked for it
+            continue
+        here, there = (RunFolder(each.job.path).manifest()["machine"].get("precision") for each in (entry, other))
+        if here != there:
+            return (
+                f"with seed {entry.seed} it was trained in {here} and the other in {there}, so that their difference is partly "
+                "that of the arithmetic"
+            )
+    return None
 
 
 def _row(

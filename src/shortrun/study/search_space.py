@@ -129,14 +129,18 @@ def _field(section: str, name: str, given: Any) -> Searched:
 
 
 def _list(field: str, given: list[Any]) -> Searched:
+    if not all(isinstance(each, str | bool | int | float) for value in given for each in _items(value)):
+        raise UserError(f"{given!r} must hold numbers, words, truth values or lists of them")
     labels = [toml_value(tuple(value)) if isinstance(value, list) else value for value in given]
     if len(given) < 2:
         raise UserError(f"{given!r} needs two values at least; one value belongs into [every]")
-    if not all(isinstance(label, str | bool | int | float) for label in labels):
-        raise UserError(f"{given!r} must hold numbers, words, truth values or lists of them")
     if len({(type(label), label) for label in labels}) < len(labels):
         raise UserError(f"{given!r} has a value twice")
     return Searched(field, CategoricalDistribution(labels), tuple(given))
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _range(given: Mapping[str, Any]) -> Range:

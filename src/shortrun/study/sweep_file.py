@@ -96,7 +96,9 @@ class Sweep:
 
     def described(self) -> dict[str, Any]:
         """What may not change while a sweep goes on, besides the base."""
-        kept = {"sampler": self.file.sampler, "seed": self.file.seed, "pruner": self.file.pruner}
+        kept: dict[str, Any] = {"sampler": self.file.sampler, "seed": self.file.seed, "pruner": self.file.pruner}
+        if self.file.pruner != "none":
+            kept["prune_after"] = self.file.prune_after
         return {**kept, "search": {field.name: str(field) for field in self.search}}
 
 

@@ -20,7 +20,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from shortrun.errors import ShortrunError, UserError
@@ -55,6 +55,7 @@ def open_storage(url: str) -> RDBStorage:
     warnings.simplefilter("ignore", ExperimentalWarning)  # of heartbeats, which are such a feature
     if url.startswith(("postgresql://", "postgres://")):  # by the driver that shortrun[postgres] brings
         url = f"postgresql+psycopg://{url.partition('://')[2]}"
+    _parsed(url)
     beat = heartbeat()
     for opening in range(1, OPENINGS + 1):
         try:
@@ -83,7 +84,7 @@ def open_storage(url: str) -> RDBStorage:
 
 def find_study(url: str, name: str) -> optuna.Study:
     """A sweep that has been begun; raises UserError where there is none."""
-    path = make_url(url).database if url.startswith("sqlite") else None
+    path = _parsed(url).database if url.startswith("sqlite") else None
     if path is None or Path(path).exists():
         try:
             return optuna.load_study(study_name=name, storage=open_storage(url))
@@ -92,11 +93,18 @@ def find_study(url: str, name: str) -> optuna.Study:
     raise UserError(f"There are no trials of {name} in {_shown(url)}: `shortrun sweep run` makes them")
 
 
-def _shown(url: str) -> str:
+def _parsed(url: str) -> URL:
+    """Raises UserError, which does not show it because it may hold a password, where it is no URL of a database."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return repr(url.partition("://")[0])
+        return make_url(url)
+    except (SQLAlchemyError, ValueError):  # the latter where its port is no number
+        raise UserError(
+            "What --storage names is no URL of a database: write sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+        ) from None
+
+
+def _shown(url: str) -> str:
+    return _parsed(url).render_as_string(hide_password=True)
 
 
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -178,7 +186,7 @@ def same_sweep(study: optuna.Study, described: dict[str, Any]) -> None:
         study.set_user_attr("sweep", described)
         study.set_user_attr("optuna", optuna.__version__)
         return
-    lines = list(_changes(before, described))
+    lines = list(changes(before, described))
     if lines:
         raise UserError(
             "\n  ".join([f"The trials of {study.study_name} in this storage are those of another sweep:", *lines])
@@ -186,11 +194,12 @@ def same_sweep(study: optuna.Study, described: dict[str, Any]) -> None:
         )
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """A sentence for each thing in which two sweeps differ."""
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            yield from _changes(old, new)
+            yield from changes(old, new)
         elif key == "base" and old != new:
             yield "the recipe that all trials share, or its data, has changed"
         elif old != new:

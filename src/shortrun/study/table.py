@@ -47,7 +47,7 @@ class ResultRow:
     failures: dict[int, str]
     """By seed, why there is no result."""
     note: str | None = None
-    """Why there is no difference although both rows have results."""
+    """Why there is no difference although both rows have results, or what else the difference may come from."""
 
 
 @dataclass(frozen=True)

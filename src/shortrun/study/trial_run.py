@@ -92,8 +92,7 @@ class TrialRun:
                 if event["event"] == "validation_step" and event["tuning_loss"] is not None:
                     self._report(event["step"], event["max_steps"], event["tuning_loss"])
                     self.at = Progress(event["step"], event["max_steps"], tuning_loss=event["tuning_loss"])
-        scores = found.scores()
-        self.scores = scores if scores and scores["complete"] else None
+        self.scores = found.finished_scores()
 
     def _report(self, step: int, total_steps: int, loss: float) -> None:
         """Tells Optuna the tuning loss at the end of an epoch."""

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 from shortrun.errors import ShortrunError
+from shortrun.model.threads import waiting
 from shortrun.study.jobs import Job
 from shortrun.train.events import Begun, Evaluated, Event, Note, StepTaken
 from shortrun.train.loop import Stopped
@@ -118,7 +119,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 text=True,
                 encoding="utf-8",
-                env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
+                env={**os.environ, **waiting(os.environ), "OMP_NUM_THREADS": str(self.threads)},
                 start_new_session=True,  # so that a Ctrl-C of the terminal reaches only whoever gives the jobs
             )
         return self._process

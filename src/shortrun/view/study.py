@@ -6,13 +6,24 @@ from collections.abc import Iterator
 
 from shortrun.study.table import ResultRow, StudyResult
 
+OFFICIAL = "official (coverage)"
 HEADINGS = (
-    "change", "loss", "difference", "95 % interval", "p", "", "official (coverage)", "parameters", "tokens", "passes", "FLOPs",
-    "minutes", "seeds",
+    "change", "loss", "difference", "95 % interval", "p", "", OFFICIAL, "parameters", "tokens", "passes", "FLOPs", "minutes",
+    "seeds",
 )  # fmt: skip
 
 
-def cells(row: ResultRow, seeds: int) -> tuple[str, ...]:
+def lines(result: StudyResult) -> Iterator[tuple[str, ...]]:
+    """The table as text, its headings first.
+
+    The official loss is of the validation documents, so its column is there only where these are looked at anyway.
+    """
+    official = HEADINGS.index(OFFICIAL)
+    for line in (HEADINGS, *(_cells(row, len(result.seeds)) for row in result.rows)):
+        yield line if result.split == "validation" else line[:official] + line[official + 1 :]
+
+
+def _cells(row: ResultRow, seeds: int) -> tuple[str, ...]:
     """One row as text; a dash where nothing is known."""
     sd = "" if row.sd is None else f" ± {row.sd:.4f}"
     return (
@@ -64,24 +75,18 @@ def sentences(result: StudyResult) -> Iterator[str]:
         yield f"The validation documents were first looked at on {result.final}."
     for row in result.rows:
         if row.note:
-            yield f"{row.change} has no difference from {row.reference}: {row.note}"
+            told = "has no difference from" if row.difference is None else "beside"
+            yield f"{row.change} {told} {row.reference}: {row.note}"
         for seed, reason in row.failures.items():
             yield f"{row.change}, seed {seed}: {reason}"
 
 
 def markdown(result: StudyResult) -> str:
     """The table with its sentences and the reasons for the changes."""
-    lines = [f"## {result.study}", "", *sentences(result), ""]
-    lines += [f"| {' | '.join(_plain(cell) for cell in line)} |" for line in _lines(result)]
+    headings, *rows = lines(result)
+    table = [f"| {' | '.join(map(_plain, line))} |" for line in (headings, ("---",) * len(headings), *rows)]
     reasons = [f"- **{_plain(row.change)}**: {_plain(row.reason)}" for row in result.rows if row.reason]
-    return "\n".join([*lines, "", *reasons, ""])
-
-
-def _lines(result: StudyResult) -> Iterator[tuple[str, ...]]:
-    yield HEADINGS
-    yield ("---",) * len(HEADINGS)
-    for row in result.rows:
-        yield cells(row, len(result.seeds))
+    return "\n".join([f"## {result.study}", "", *sentences(result), "", *table, "", *reasons, ""])
 
 
 def _plain(text: str) -> str:

@@ -75,6 +75,8 @@ class SweepReport:
     pruner: str
     optuna: str
     """Its version."""
+    search: dict[str, str]
+    """The fields that were searched, and over what."""
     trials: tuple[TrialRow, ...]
     """Best first."""
     search_cost: SearchCost
@@ -104,6 +106,7 @@ def report_of(study: optuna.Study, file: SweepFile) -> SweepReport:
         seed=began.get("seed", file.seed),
         pruner=began.get("pruner", file.pruner),
         optuna=study.user_attrs.get("optuna", "unknown"),
+        search=began.get("search", {}),
         trials=rows,
         search_cost=_cost(trials, rows),
     )
@@ -155,13 +158,17 @@ def summary(report: SweepReport) -> list[str]:
 def best_recipe(path: Path, file: SweepFile, report: SweepReport, overrides: Overrides, beside: Path) -> str:
     """The best trial's values as a recipe file at full scale, which extends the sweep's base.
 
-    beside: the folder that the file will lie in. Raises UserError where there is no best, and where a value works at the
-    sweep's scale alone.
+    beside: the folder that the file will lie in. Raises UserError where there is no best, where [search] is no longer what
+    was searched, and where a value works at the sweep's scale alone.
     """
     best = report.best
     if best is None:
         raise UserError(f"No trial of {report.sweep} is complete yet")
     fields = {field.name: field for field in searched(file.search)[0]}
+    if lines := list(storage.changes(report.search, {name: str(field) for name, field in fields.items()})):
+        raise UserError(
+            "\n  ".join([f"[search] of {path} has changed since the trials; undo this to see the best:", *lines])
+        )
     places = [(section, name) for section, _, name in (name.partition(".") for name in best.params)]
     found = nested(places, [fields[name].value(value) for name, value in best.params.items()])
     base = recipe_beside(path, file.base, "base")
