@@ -126,7 +126,7 @@ def _plan(argv: list[str]) -> None:
     runs = ", ".join(f"{count} {state}" for state, count in found.runs.items())
     print(f"{counted(sum(found.runs.values()), 'run')}: {runs}")
     print(f"Still to do: {found.passes:,} passes, about {duration(found.seconds)} ({found.seconds_from})")
-    print(f"{counted(found.workers, 'worker')} at once take up to {found.memory_bytes / 1e9:.1f} GB")
+    print(f"{counted(found.workers, 'worker')} at once: up to {found.memory_bytes / 1e9:.1f} GB")
     for sentence in found.says:
         print(sentence)
 
