@@ -174,6 +174,14 @@ def test_a_very_long_document_is_not_left_out_of_unigram_training() -> None:
     assert len(unigram.encode(long)) < len(long) / 2  # a byte each, had it been left out
 
 
+def test_a_vocabulary_too_small_for_the_characters_is_a_sentence() -> None:
+    documents = Documents.of(["".join(map(chr, range(0x4E00, 0x4E00 + 60))), "a b c"] * 10)
+    with pytest.raises(UserError, match=r"vocab_size = 300 is too small .* use at least (\d+)") as refused:
+        make_tokenizer(documents, TokenizerConfig(kind="unigram", vocab_size=300))
+    enough = int(str(refused.value).rpartition(" ")[2])
+    make_tokenizer(documents, TokenizerConfig(kind="unigram", vocab_size=enough))
+
+
 def test_saving_and_loading_keeps_everything(tokenizer: Tokenizer, titles: list[str], tmp_path: Path) -> None:
     tokenizer.save(tmp_path / "tokenizer.json")
     again = load_tokenizer(tmp_path / "tokenizer.json")

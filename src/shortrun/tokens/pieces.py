@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 import sentencepiece
@@ -77,5 +78,10 @@ def train_pieces(documents: Iterable[str], settings: TokenizerConfig) -> Pieces:
             minloglevel=2,
         )
     except RuntimeError as error:
+        if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
+            raise UserError(
+                f"tokenizer.vocab_size = {settings.vocab_size} is too small for the characters of these documents: "
+                f"use at least {needed[1]}"
+            ) from None
         raise UserError(f"sentencepiece can't train on these documents: {error}") from None
     return Pieces(json.dumps({"kind": settings.kind, "model": base64.b64encode(model.getvalue()).decode()}))
