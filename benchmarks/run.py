@@ -22,6 +22,7 @@ import time
 import venv
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,7 @@ def share_of_the_product(what: str, ours: Result, product: Result) -> dict[str, 
     }
 
 
+@cache
 def precisions(device: str) -> tuple[str, ...]:
     """Those worth measuring here: bfloat16 where it pays, and float32."""
     from shortrun.model.device import choose_precision

@@ -352,16 +352,15 @@ class Recipe(Section):
             del values[section][name]
         return json_sha256(values)
 
+    def changed(self, section: str, **values: Any) -> Recipe:
+        """The same recipe with other values, which are not checked again, in one section."""
+        return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
+
     def located(self) -> Recipe:
         """The same recipe with absolute paths, so that it means the same from every folder."""
         path = tuple(str(Path(name).absolute()) for name in self.data.path)
         folder = self.tokenizer.path and str(Path(self.tokenizer.path).absolute())
-        return self.model_copy(
-            update={
-                "data": self.data.model_copy(update={"path": path}),
-                "tokenizer": self.tokenizer.model_copy(update={"path": folder}),
-            }
-        )
+        return self.changed("data", path=path).changed("tokenizer", path=folder)
 
 
 class Reader(NamedTuple):

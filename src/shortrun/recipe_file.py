@@ -77,17 +77,30 @@ class Layers:
 
 def shipped_recipes() -> dict[str, Path]:
     """Name and file of each recipe that comes with the package."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+    return toml_files(SHIPPED)
+
+
+def toml_files(folder: Path) -> dict[str, Path]:
+    """The TOML files of a folder, by their names without the ending."""
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def headline(path: Path) -> str:
+    """What a shipped file says of itself: its first line, which is a comment."""
+    return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+
+
+def named_file(name: str, shipped: Mapping[str, Path]) -> Path | None:
+    """The file that a name stands for: a shipped one, or a path with or without .toml; None where it is neither."""
+    paths = [shipped[name]] if name in shipped else [Path(name), Path(f"{name}.toml")]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def recipe_path(name: str) -> Path:
     """The file of a recipe given by its shipped name or as a path, with or without .toml; raises UserError if it is neither."""
     shipped = shipped_recipes()
-    if name in shipped:
-        return shipped[name]
-    for path in (Path(name), Path(f"{name}.toml")):
-        if path.is_file():
-            return path
+    if path := named_file(name, shipped):
+        return path
     near = did_you_mean(Path(name).stem, shipped)
     if name.endswith(".toml") or "/" in name:
         raise UserError(f"There is no recipe file {name}; of the shipped recipes, {near}")

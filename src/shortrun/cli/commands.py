@@ -34,7 +34,7 @@ from shortrun.cli.output import (
 )
 from shortrun.cli.signals import stopping
 from shortrun.errors import ShortrunError, UserError, did_you_mean
-from shortrun.recipe_file import load_recipe, recipe_path, shipped_recipes, to_toml
+from shortrun.recipe_file import headline, load_recipe, recipe_path, shipped_recipes, to_toml
 
 USAGE = f"""shortrun {__version__}: train the best small language model a small corpus allows, and prove it.
 
@@ -216,10 +216,7 @@ def _recipes(argv: list[str]) -> None:
         print(json.dumps(recipe.model_dump(mode="json")) if shown.json else to_toml(recipe, explain=True), end="")
         return
     options = tyro.cli(Common, prog="shortrun recipes", description="List the shipped recipes.", args=argv)
-    about = {
-        name: path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-        for name, path in shipped_recipes().items()
-    }
+    about = {name: headline(path) for name, path in shipped_recipes().items()}
     if options.json:
         print(json.dumps({"recipes": about}))
     else:

@@ -96,6 +96,41 @@ class Cache(Common):
 
 
 @dataclasses.dataclass
+class StudyOptions(Common):
+    """What every command about a study is asked."""
+
+    study: Annotated[Positional[str], arg(metavar="STUDY", help="A shipped study's name, or a TOML file.")] = (
+        dataclasses.field(kw_only=True)
+    )
+    out: Annotated[Path, arg(help="Where runs are looked for and made.")] = Path("runs")
+
+
+@dataclasses.dataclass
+class StudyPlan(StudyOptions):
+    """Say what a study would run, what is there already, and what its seeds can show. Nothing is trained."""
+
+    workers: Annotated[int | None, arg(help="Runs at once; left out, as many as there are cores.")] = None
+
+
+@dataclasses.dataclass
+class StudyRun(StudyPlan):
+    """Do the runs that a study lacks, then show its table."""
+
+    cluster: Annotated[str | None, arg(help="The address of a Dask scheduler whose workers do the runs.")] = None
+
+
+@dataclasses.dataclass
+class StudyShow(StudyOptions):
+    """Show what a study found."""
+
+    final: Annotated[
+        bool, arg(help="Compare on the validation documents, which is written down with its date."), FlagCreatePairsOff
+    ] = False
+    markdown: Annotated[bool, arg(help="Print the table as Markdown."), FlagCreatePairsOff] = False
+    chart: Annotated[Path | None, arg(help="Draw it into this file: .svg, .png, .pdf or .html.")] = None
+
+
+@dataclasses.dataclass
 class Sweep(Common):
     """What every command about a sweep is asked."""
 

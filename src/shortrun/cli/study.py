@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from shortrun.cli.flags import taken_from
-from shortrun.cli.options import JsonFlag, positive
+from shortrun.cli.options import StudyPlan, StudyRun, StudyShow, positive
 from shortrun.cli.output import duration, show, show_pairs
 from shortrun.cli.signals import StoppedAtOnce, catching
 from shortrun.errors import UserError, counted, did_you_mean
+from shortrun.recipe_file import headline
 from shortrun.study.scale import Scale
 from shortrun.study.study_file import Study, load_study, shipped_studies
 
@@ -36,45 +35,11 @@ STUDY is a shipped study's name or a TOML file. Fields of a recipe (--data.path 
 `shortrun study run --help` has the rest."""
 
 
-@dataclasses.dataclass
-class Options:
-    """What the three commands share."""
-
-    study: Annotated[Positional[str], arg(metavar="STUDY", help="A shipped study's name, or a TOML file.")]
-    out: Annotated[Path, arg(help="Where runs are looked for and made.")] = Path("runs")
-    json: JsonFlag = False
-
-
-@dataclasses.dataclass
-class PlanOptions(Options):
-    """Say what a study would run, what is there already, and what its seeds can show. Nothing is trained."""
-
-    workers: Annotated[int | None, arg(help="Runs at once; left out, as many as there are cores.")] = None
-
-
-@dataclasses.dataclass
-class RunOptions(PlanOptions):
-    """Do the runs that a study lacks, then show its table."""
-
-    cluster: Annotated[str | None, arg(help="The address of a Dask scheduler whose workers do the runs.")] = None
-
-
-@dataclasses.dataclass
-class ShowOptions(Options):
-    """Show what a study found."""
-
-    final: Annotated[
-        bool, arg(help="Compare on the validation documents, which is written down with its date."), FlagCreatePairsOff
-    ] = False
-    markdown: Annotated[bool, arg(help="Print the table as Markdown."), FlagCreatePairsOff] = False
-    chart: Annotated[Path | None, arg(help="Draw it into this file: .svg, .png, .pdf or .html.")] = None
-
-
 def study(argv: list[str]) -> None:
     """Runs one of the study commands."""
     commands: dict[str, Callable[[list[str]], None]] = {"plan": _plan, "run": _run, "show": _show}
     if not argv:
-        about = {name: load_about(path) for name, path in shipped_studies().items()}
+        about = {name: headline(path) for name, path in shipped_studies().items()}
         show_pairs("shipped studies: shortrun study plan NAME", about)
         return
     if argv[0] in ("-h", "--help"):
@@ -85,15 +50,9 @@ def study(argv: list[str]) -> None:
     commands[argv[0]](argv[1:])
 
 
-def load_about(path: Path) -> str:
-    """What a study asks, from the first line of its file."""
-    return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-
-
-def _asked(kind: type[Any], argv: list[str]) -> tuple[Any, Study]:
+def _asked(kind: type[Any], name: str, argv: list[str]) -> tuple[Any, Study]:
     """A command's options, and the study that it is about."""
     rest, overrides, mistakes = taken_from(argv, {"scale": Scale})
-    name = kind.__name__.removesuffix("Options").lower()
     options = tyro.cli(kind, prog=f"shortrun study {name}", args=rest)
     return options, load_study(options.study, overrides, mistakes)
 
@@ -107,7 +66,7 @@ def _ledger(study: Study, out: Path) -> Ledger:
 
 
 def _plan(argv: list[str]) -> None:
-    options, study = _asked(PlanOptions, argv)
+    options, study = _asked(StudyPlan, "plan", argv)
     from shortrun.study.plan import plan_study
     from shortrun.study.run import default_workers
 
@@ -132,7 +91,7 @@ def _plan(argv: list[str]) -> None:
 
 
 def _run(argv: list[str]) -> None:
-    options, study = _asked(RunOptions, argv)
+    options, study = _asked(StudyRun, "run", argv)
     from shortrun.study.ledger import alone
     from shortrun.study.run import Crew, default_workers
 
@@ -172,7 +131,7 @@ def _do(ledger: Ledger, crew: Any, workers: int) -> None:
 
 
 def _show(argv: list[str]) -> None:
-    options, study = _asked(ShowOptions, argv)
+    options, study = _asked(StudyShow, "show", argv)
     _tell(
         _ledger(study, options.out),
         as_json=options.json,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
-from rich.console import Console
-from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from shortrun.cli.live import LiveTable
 from shortrun.cli.output import duration
 from shortrun.errors import counted
 from shortrun.study.ledger import Entry, Ledger
@@ -20,11 +18,10 @@ EVERY = 30.0
 """Seconds between two plain lines about one run."""
 
 
-class StudyDisplay:
+class StudyDisplay(LiveTable):
     """Shows how a study gets on, on standard error; use it as a context manager, and give it each change."""
 
     def __init__(self, ledger: Ledger, workers: int) -> None:
-        self.console = Console(stderr=True, highlight=False)
         self.changes = [row.change for row in ledger.study.rows]
         to_do = ledger.to_do()
         self.total = len({entry.fingerprint for entry in ledger.entries})
@@ -39,18 +36,7 @@ class StudyDisplay:
         self._since: dict[str, float] = {}
         self._said: dict[str, float] = {}
         self._warnings: set[str] = set()
-        self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=2, transient=True)
-
-    def __enter__(self) -> StudyDisplay:
-        if self.console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.console.is_terminal:
-            self._live.stop()
+        super().__init__(refresh_per_second=2, transient=True)
 
     def __call__(self, entry: Entry, what: Change) -> None:
         key = entry.fingerprint
@@ -74,9 +60,6 @@ class StudyDisplay:
             case Outcome():
                 self.running.pop(key, None)
                 self._ended(entry, what)
-
-    def say(self, sentence: str) -> None:
-        self.console.print(sentence, markup=False, soft_wrap=True)
 
     def _ended(self, entry: Entry, outcome: Outcome) -> None:
         if outcome.scores is None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from rich.box import SIMPLE
-from rich.console import Console
-from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from shortrun.cli.live import LiveTable
 from shortrun.cli.output import duration, show
 from shortrun.study.sweep_events import Standing, TrialEvent
 from shortrun.view.sweep import SweepReport, number, shown, summary
@@ -18,24 +15,13 @@ LAST = 12
 """Trials in the live table."""
 
 
-class SweepDisplay:
+class SweepDisplay(LiveTable):
     """Shows a sweep's trials on standard error while it runs; use it as a context manager."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
         self._trials: dict[int, TrialEvent] = {}
         self._standing: Standing | None = None
-        self._live = Live(console=self.console, get_renderable=self._table, auto_refresh=self.console.is_terminal)
-
-    def __enter__(self) -> SweepDisplay:
-        if self.console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
+        super().__init__()
 
     def __call__(self, event: TrialEvent, standing: Standing) -> None:
         before = self._trials.get(event.number)
@@ -43,10 +29,6 @@ class SweepDisplay:
         self._standing = standing
         if not self.console.is_terminal and event.changed and event != before:
             self.say(_line(event, standing))
-
-    def say(self, sentence: str) -> None:
-        """Writes a line of its own, above the table."""
-        self.console.print(sentence, markup=False, soft_wrap=True)
 
     def _table(self) -> Table:
         title = _left(self._standing) if self._standing else "preparing"

@@ -6,8 +6,6 @@ more.
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from shortrun.model.dropout import drop
 from shortrun.model.grouped import Settings, grouped_attention
 from shortrun.model.kernels import written_out
+from shortrun.model.layer_scale import LayerScale, WeightOrNone, scaled_linear
 from shortrun.model.layout import Layout
 from shortrun.recipe import ModelConfig
 
@@ -43,29 +42,6 @@ class LayerCache:
         """Forgets the rows where `rows_B` is False."""
         if self.kv_2BHSK is not None:
             self.kv_2BHSK = self.kv_2BHSK[:, rows_B]
-
-
-class LayerScale(nn.Module):
-    """A learned factor for each channel (Touvron et al. 2021, arXiv 2103.17239)."""
-
-    def __init__(self, d_model: int, initial: float) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.full((d_model,), initial))
-
-
-def scaled_linear(linear: nn.Linear, scale: LayerScale | None, x_NC: Tensor) -> Tensor:
-    """A linear map and the factors of its channels, as one map, because the weights are fewer than what it gives out."""
-    return F.linear(x_NC, scaled(linear.weight, scale), scaled(linear.bias, scale))
-
-
-WeightOrNone = TypeVar("WeightOrNone", Tensor, Tensor | None)
-
-
-def scaled(weight: WeightOrNone, scale: LayerScale | None) -> WeightOrNone:
-    """A weight, if there is one, whose rows are the channels that are scaled."""
-    if scale is None or weight is None:
-        return weight
-    return weight * (scale.factor if weight.ndim == 1 else scale.factor[:, None])
 
 
 class CausalSelfAttention(nn.Module):

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shortrun.model.attention import CausalSelfAttention, LayerCache, LayerScale
+from shortrun.model.attention import CausalSelfAttention, LayerCache
 from shortrun.model.dropout import Dropout
 from shortrun.model.kernels import add_dropped, with_rms_norm
 from shortrun.model.language_model import Cache, Caches, LanguageModel
+from shortrun.model.layer_scale import LayerScale
 from shortrun.model.layout import Layout
 from shortrun.model.mlp import KINDS, SwiGLU
 from shortrun.recipe import ModelConfig

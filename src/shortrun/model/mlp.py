@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shortrun.model.attention import LayerScale, scaled, scaled_linear
 from shortrun.model.kernels import squared_relu_mlp
+from shortrun.model.layer_scale import LayerScale, scaled, scaled_linear
 from shortrun.recipe import ModelConfig
 
 

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -35,8 +35,6 @@ RETRIES = 3
 """How often Dask gives out a run again whose process died. How many machines may be lost under one run is Dask's own setting,
 `distributed.scheduler.allowed-failures`."""
 LOST = "the scheduler of the cluster is gone; the next `shortrun study run` goes on from the last checkpoint"
-
-
 GONE = (CancelledError, OSError, RuntimeError)
 """What Dask raises where its scheduler does not answer any more."""
 
@@ -57,15 +55,24 @@ class ClusterCrew:
         """Does all runs; how each ends is told. Once `stop` asks for it, each saves, and those that wait end at once."""
         here = {entry.fingerprint: entry for entry in entries}
         begun: set[str] = set()
+        over: set[str] = set()
         telling = threading.Lock()
 
-        def heard(event: tuple[float, dict[str, Any]]) -> None:
-            entry, progress = here[event[1]["fingerprint"]], Progress(**event[1]["progress"])
+        def tell(entry: Entry, what: Progress | Outcome) -> None:
+            """Says that a run has begun before anything else of it, and nothing after its end, because progress may come late."""
+            key = entry.fingerprint
             with telling:
-                if entry.fingerprint not in begun:
-                    begun.add(entry.fingerprint)
+                if key in over:
+                    return
+                if key not in begun:
+                    begun.add(key)
                     on_change(entry, None)
-                on_change(entry, progress)
+                if isinstance(what, Outcome):
+                    over.add(key)
+                on_change(entry, what)
+
+        def heard(event: tuple[float, dict[str, Any]]) -> None:
+            tell(here[event[1]["fingerprint"]], Progress(**event[1]["progress"]))
 
         self.client.subscribe_topic(self.topic, heard)
         known = self.client.scheduler_info(n_workers=-1)["workers"].values()
@@ -82,8 +89,7 @@ class ClusterCrew:
             while waiting:
                 for task, outcome in self._ended(waiting, stop):
                     waiting.remove(task)
-                    with telling:
-                        on_change(tasks[task], outcome)
+                    tell(tasks[task], outcome)
         finally:
             with suppress(*GONE):
                 self._stop.set()
@@ -121,8 +127,6 @@ def do_job(values: dict[str, Any], fingerprint: str, topic: str, sharing: dict[s
     if stop.is_set():
         return asdict(Outcome(None, "stopped before it began", stopped=True))
     threads = max(cores() // max(sharing.get(here.ip, 1), 1), 1)
-    job = Job.from_dict(values)
-    train = job.recipe.train.model_copy(update={"threads": threads})
     worker = Worker(threads)
 
     def tell(progress: Progress) -> None:
@@ -131,7 +135,7 @@ def do_job(values: dict[str, Any], fingerprint: str, topic: str, sharing: dict[s
             worker.stop()
 
     try:
-        outcome = worker.do(replace(job, recipe=job.recipe.model_copy(update={"train": train})), tell)
+        outcome = worker.do(Job.from_dict(values).with_threads(threads), tell)
     finally:
         worker.close()
     if outcome.died:

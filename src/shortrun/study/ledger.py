@@ -66,9 +66,11 @@ class Ledger:
         self.entries: list[Entry] = []
         for number, row in enumerate(study.rows):
             say(f"preparing {row.change}")
+            prepared = None
             for seed, recipe in row.recipes.items():
                 wanted = Job(recipe, self.folder / f"{_slug(number, row.change)}-{seed}")
-                fingerprint = wanted.fingerprint()
+                prepared = prepared or wanted.prepared()
+                fingerprint = wanted.fingerprint(prepared)
                 found = there.get(fingerprint)
                 path = found.path if found else taken.setdefault(fingerprint, free_path(wanted.path))
                 scores = found.finished_scores() if found else None
@@ -86,6 +88,10 @@ class Ledger:
 
     def of_row(self, number: int) -> list[Entry]:
         return [entry for entry in self.entries if entry.row == number]
+
+    def done(self, number: int) -> list[Entry]:
+        """The runs of a row that are done."""
+        return [entry for entry in self.of_row(number) if entry.state == "done"]
 
     def to_do(self) -> list[Entry]:
         """One entry for each run that is not done, all rows with the first seed first, so that a table soon has all rows."""

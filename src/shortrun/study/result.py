@@ -17,8 +17,8 @@ from shortrun.study.table import ResultRow, StudyResult
 def results(ledger: Ledger, split: str = "tuning") -> StudyResult:
     """Reads the runs of a study that are done."""
     study = ledger.study
-    scored = [_scored(ledger.of_row(number), split) for number in range(len(study.rows))]
-    texts = [_texts(ledger.of_row(number), split) for number in range(len(study.rows))]
+    done = [ledger.done(number) for number in range(len(study.rows))]
+    scored, texts = [_scored(each, split) for each in done], [_texts(each, split) for each in done]
     rows, spreads = [], []
     for number, row in enumerate(study.rows):
         mine, reference = scored[number], None if row.reference is None else scored[row.reference]
@@ -26,7 +26,7 @@ def results(ledger: Ledger, split: str = "tuning") -> StudyResult:
         if mine and reference and set(mine.seeds) & set(reference.seeds):
             if texts[number] == texts[row.reference or 0]:
                 difference = compare(mine, reference)
-                note = _precisions(ledger.of_row(number), ledger.of_row(row.reference or 0))
+                note = _precisions(done[number], done[row.reference or 0])
             else:
                 note = "their documents are not the same texts"
         if difference:
@@ -65,28 +65,26 @@ def write_final(ledger: Ledger) -> None:
         write_json(file, {"when": when, "result": results(ledger, "validation").as_dict()})
 
 
-def _scored(entries: Sequence[Entry], split: str) -> Scored | None:
-    done = [entry for entry in entries if entry.state == "done"]
+def _scored(done: Sequence[Entry], split: str) -> Scored | None:
     if not done:
         return None
     nats = [RunFolder(entry.job.path).nats(split) for entry in done]
     return Scored(np.stack([each.nats_D for each in nats]), nats[0].characters_D, tuple(entry.seed for entry in done))
 
 
-def _texts(entries: Sequence[Entry], split: str) -> str | None:
+def _texts(done: Sequence[Entry], split: str) -> str | None:
     """The sha256 of the documents that a row is scored on; None before any of its runs is done."""
-    done = [entry for entry in entries if entry.state == "done"]
     return str(RunFolder(done[0].job.path).manifest()["data"]["splits"][split]["sha256"]) if done else None
 
 
-def _precisions(entries: Sequence[Entry], others: Sequence[Entry]) -> str | None:
+def _precisions(done: Sequence[Entry], others: Sequence[Entry]) -> str | None:
     """A sentence where machines chose for themselves, and the two runs of a pair were trained in different precisions."""
-    done = {entry.seed: entry for entry in others if entry.state == "done"}
-    for entry in entries:
-        other = done.get(entry.seed)
-        if entry.state != "done" or other is None:
-            continue
-        if entry.job.recipe.train.precision != other.job.recipe.train.precision:  # a change asked for it
+    by_seed = {entry.seed: entry for entry in others}
+    for entry in done:
+        other = by_seed.get(entry.seed)
+        if (
+            other is None or entry.job.recipe.train.precision != other.job.recipe.train.precision
+        ):  # a change asked for it
             continue
         here, there = (RunFolder(each.job.path).manifest()["machine"].get("precision") for each in (entry, other))
         if here != there:

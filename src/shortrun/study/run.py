@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from shortrun.study.jobs import Job
 from shortrun.study.ledger import Entry
 from shortrun.study.worker import Outcome, Progress, Worker
 from shortrun.train.fit import never
@@ -103,7 +102,7 @@ class Crew:
         over.put(None)
 
     def _try(self, worker: Worker, entry: Entry, on_change: OnChange) -> Outcome:
-        job = self._with_its_threads(entry)
+        job = entry.job.with_threads(self.threads)
 
         def tell(progress: Progress) -> None:
             self._tell(on_change, entry, progress)
@@ -119,14 +118,6 @@ class Crew:
                 continue
             return outcome
         raise AssertionError("the last try returns")
-
-    def _with_its_threads(self, entry: Entry) -> Job:
-        """A new run gets its share of the cores, unless its recipe says otherwise; one that goes on keeps what it had."""
-        recipe = entry.job.recipe
-        if entry.state == "begun" or recipe.train.threads:
-            return entry.job
-        train = recipe.train.model_copy(update={"threads": self.threads})
-        return Job(recipe.model_copy(update={"train": train}), entry.job.path)
 
     def _tell(self, on_change: OnChange, entry: Entry, what: Change) -> None:
         with self._telling:

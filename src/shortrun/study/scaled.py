@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe import Recipe, Section
-from shortrun.recipe_file import COMMAND_LINE, Layers, layers_of, recipe_beside
+from shortrun.recipe_file import COMMAND_LINE, Layers, layers_of, named_file, recipe_beside
 from shortrun.study.scale import Scale
 
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -26,6 +26,13 @@ class Scaled(Section):
     base: str
     scale: Scale = Scale()
     every: dict[str, Any] = Field(default_factory=dict)
+
+
+def shipped_or_mine(name: str, shipped: Mapping[str, Path], what: str) -> Path:
+    """The file of a study or a sweep given by its shipped name or as a path; raises UserError if it is neither."""
+    if path := named_file(name, shipped):
+        return path
+    raise UserError(f"There is no {what} '{name}': {did_you_mean(Path(name).stem, shipped)} (or give a .toml file)")
 
 
 def toml_of(path: Path, what: str) -> dict[str, Any]:

@@ -34,12 +34,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from shortrun.errors import UserError, did_you_mean
+from shortrun.errors import UserError
 from shortrun.recipe import Recipe
-from shortrun.recipe_file import COMMAND_LINE, Layers
+from shortrun.recipe_file import COMMAND_LINE, Layers, toml_files
 from shortrun.study.changes import Change, combinations, name_of, read_changes
 from shortrun.study.scale import Scale
-from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, scaled, sentences, toml_of
+from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, scaled, sentences, shipped_or_mine, toml_of
 
 SHIPPED = Path(__file__).parents[1] / "studies"
 
@@ -82,18 +82,12 @@ class _File(Scaled):
 
 def shipped_studies() -> dict[str, Path]:
     """Name and file of each study that comes with the package."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+    return toml_files(SHIPPED)
 
 
 def study_path(name: str) -> Path:
     """The file of a study given by its shipped name or as a path; raises UserError if it is neither."""
-    shipped = shipped_studies()
-    if name in shipped:
-        return shipped[name]
-    for path in (Path(name), Path(f"{name}.toml")):
-        if path.is_file():
-            return path
-    raise UserError(f"There is no study '{name}': {did_you_mean(Path(name).stem, shipped)} (or give a .toml file)")
+    return shipped_or_mine(name, shipped_studies(), "study")
 
 
 def load_study(name: str, overrides: Overrides | None = None, also: Sequence[str] = ()) -> Study:
@@ -174,7 +168,7 @@ def _recipes(
         layers.lay(change.values, f'{path}: change "{change.name}"')
     recipe = scaled(layers, scale, path)
     for seed in seeds:
-        yield seed, recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+        yield seed, recipe.changed("train", seed=seed)
 
 
 def _uncut(path: Path, rows: Sequence[Row]) -> Iterator[str]:

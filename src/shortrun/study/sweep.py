@@ -6,9 +6,7 @@ fingerprint, so that a trial that was interrupted, or one that somebody has trai
 
 from __future__ import annotations
 
-import os
 import queue
-import signal
 import threading
 import time
 from pathlib import Path
@@ -106,8 +104,7 @@ class _Sitting:
         except KeyboardInterrupt:
             self._stopping = True
             for worker in self.workers:
-                if worker.pid:
-                    os.kill(worker.pid, signal.SIGKILL)
+                worker.kill()
             self._over.wait()  # an event, because Python 3.11 takes a thread for ended when its join is interrupted
             raise
         finally:

@@ -34,10 +34,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from shortrun.errors import UserError, did_you_mean
+from shortrun.errors import UserError
 from shortrun.recipe import READ_BY, Recipe
-from shortrun.recipe_file import Layers
-from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, nested, scaled, toml_of
+from shortrun.recipe_file import Layers, toml_files
+from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, nested, scaled, shipped_or_mine, toml_of
 from shortrun.study.search_space import Searched, searched
 
 SHIPPED = Path(__file__).parents[1] / "sweeps"
@@ -104,18 +104,12 @@ class Sweep:
 
 def shipped_sweeps() -> dict[str, Path]:
     """Name and file of each sweep that comes with the package."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+    return toml_files(SHIPPED)
 
 
 def sweep_path(name: str) -> Path:
     """The file of a sweep given by its shipped name or as a path; raises UserError if it is neither."""
-    shipped = shipped_sweeps()
-    if name in shipped:
-        return shipped[name]
-    for path in (Path(name), Path(f"{name}.toml")):
-        if path.is_file():
-            return path
-    raise UserError(f"There is no sweep '{name}': {did_you_mean(Path(name).stem, shipped)} (or give a .toml file)")
+    return shipped_or_mine(name, shipped_sweeps(), "sweep")
 
 
 def read_sweep(name: str) -> tuple[Path, SweepFile]:

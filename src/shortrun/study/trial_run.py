@@ -34,7 +34,7 @@ class TrialRun:
         self.trial, self._stopping = trial, stopping
         self.recipe, _ = sized(sweep.recipe(trial.params))
         if self.recipe.train.threads is None:
-            self.recipe = _with(self.recipe, "train", threads=threads)
+            self.recipe = self.recipe.changed("train", threads=threads)
         self.at = Progress(0, 0)
         self.pruned = False
         self.scores: dict[str, Any] | None = None
@@ -84,9 +84,9 @@ class TrialRun:
         while being_trained(found) and not self._stopping():
             time.sleep(POLL)
         before = found.recipe()
-        self.recipe = _with(  # its threads too, which its bits depend on; only its data may have moved
-            _with(before, "data", path=self.recipe.data.path), "tokenizer", path=self.recipe.tokenizer.path
-        )
+        # its threads too, which its bits depend on; only its data may have moved
+        moved = before.changed("data", path=self.recipe.data.path)
+        self.recipe = moved.changed("tokenizer", path=self.recipe.tokenizer.path)
         with suppress(OSError, ValueError):  # a process that was killed may have left no log yet, or half a line
             for event in found.metrics():
                 if event["event"] == "validation_step" and event["tuning_loss"] is not None:
@@ -113,7 +113,3 @@ def epoch_ended(step: int, total_steps: int, recipe: Recipe) -> int | None:
     passed = step * recipe.train.epochs / total_steps
     epoch = round(passed)
     return epoch if epoch and abs(passed - epoch) * recipe.train.evals_per_epoch < 0.5 else None
-
-
-def _with(recipe: Recipe, section: str, **values: Any) -> Recipe:
-    return recipe.model_copy(update={section: getattr(recipe, section).model_copy(update=values)})

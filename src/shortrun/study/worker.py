@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import IO, Any
 
 from shortrun.errors import ShortrunError
@@ -40,10 +40,8 @@ class Progress:
     step: int
     total_steps: int
     seconds_left: float | None = None
-    loss: float | None = None
-    """Of the validation documents at the last evaluation, nats per character."""
     tuning_loss: float | None = None
-    """Of the tuning documents."""
+    """Of the tuning documents at the last evaluation, nats per character."""
     evaluated: bool = False
     """Whether this was written because of an evaluation."""
     warning: str | None = None
@@ -172,22 +170,21 @@ class _Telling:
         then = self._progress
         match event:
             case Begun():
-                self._tell(Progress(event.step, event.total_steps))
+                self._progress = Progress(event.step, event.total_steps)
+                self._tell(self._progress)
             case StepTaken():
-                now = Progress(event.step, then.total_steps, event.seconds_left, then.loss, then.tuning_loss)
-                self._progress = now
+                self._progress = replace(then, step=event.step, seconds_left=event.seconds_left)
                 if time.monotonic() - self._last > EVERY:
-                    self._tell(now)
+                    self._tell(self._progress)
             case Evaluated():
                 tuning = event.tuning.loss.loss if event.tuning else None
-                loss = event.validation.loss.loss
-                self._tell(Progress(event.step, then.total_steps, then.seconds_left, loss, tuning, evaluated=True))
+                self._progress = replace(then, step=event.step, tuning_loss=tuning)
+                self._tell(replace(self._progress, evaluated=True))
             case Note():
                 if event.warning:
-                    self.line({**asdict(then), "warning": event.text})
+                    self.line(asdict(replace(then, warning=event.text)))
 
     def _tell(self, progress: Progress) -> None:
-        self._progress = Progress(**{**asdict(progress), "evaluated": False})
         self._last = time.monotonic()
         self.line(asdict(progress))
 

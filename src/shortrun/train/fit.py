@@ -71,7 +71,7 @@ def resume(
     recipe = folder.recipe()
     _require_known(folder)
     if data_path:
-        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": tuple(data_path)})})
+        recipe = recipe.changed("data", path=tuple(data_path))
     try:
         prepared = prepare(recipe, folder.tokenizer())
     except UserError as error:
