@@ -1,0 +1,69 @@
+"""A report as one HTML file: no network, interactive charts, readable on a phone and in dark mode."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from shortrun.disk import write_atomically
+from shortrun.view.report.blocks import Figure, Report
+from shortrun.view.report.extra import needs
+
+MOST_BYTES = 3_000_000
+"""A page that is sent by mail or opened on a phone should stay below this."""
+
+
+def write_html(report: Report, path: Path) -> None:
+    """Writes the page, whole or not at all."""
+    write_atomically(path, html(report).encode())
+
+
+def html(report: Report) -> str:
+    """The page. Text is escaped by jinja2; charts' data stand in a script element that nothing in them can close."""
+    jinja2 = needs("jinja2")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["anchor"] = anchor
+    environment.tests["kind"] = lambda block, name: type(block).__name__ == name
+    charts = {figure.name: figure.chart for figure in report.figures if figure.chart}
+    return str(
+        environment.from_string(_file("report.html.jinja")).render(
+            report=report,
+            style=_file("report.css"),
+            script=_file("report.js"),
+            library=bundle() if charts else "",
+            charts=in_script(charts),
+            drawing=_drawing,
+        )
+    )
+
+
+def anchor(title: str) -> str:
+    """A title as an id of HTML."""
+    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
+
+
+def in_script(value: Any) -> str:
+    """JSON that can stand inside a script element."""
+    told = json.dumps(value, allow_nan=False)
+    for mark in "<>&\u2028\u2029":
+        told = told.replace(mark, f"\\u{ord(mark):04x}")
+    return told
+
+
+@cache
+def bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script (0.9 MB), which vl-convert brings along."""
+    return str(needs("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
+
+
+def _drawing(figure: Figure) -> str:
+    """An SVG as part of the page. It is ours, so its text is escaped already."""
+    assert figure.svg is not None
+    return figure.svg[figure.svg.index("<svg") :]
+
+
+def _file(name: str) -> str:
+    return files("shortrun.view.report").joinpath(name).read_text(encoding="utf-8")

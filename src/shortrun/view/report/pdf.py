@@ -1,0 +1,105 @@
+"""A report as a PDF: A4, figures as vectors, set by typst, which needs no LaTeX."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from shortrun.disk import write_atomically
+from shortrun.errors import UserError
+from shortrun.view.report.blocks import Block, Code, Figure, Items, Paragraph, Report, Table
+from shortrun.view.report.extra import needs
+from shortrun.view.report.static import figure_svg
+
+PREAMBLE = """
+#set document(title: {title})
+#set page(paper: "a4", margin: (x: 2cm, y: 2.2cm), numbering: "1 / 1")
+#set text(font: ("Libertinus Serif", "DejaVu Sans"), size: 10pt, lang: "en")
+#set par(justify: false, leading: 0.62em)
+#set heading(numbering: none)
+#show heading.where(level: 1): it => block(above: 1.6em, below: 0.8em, sticky: true, it)
+#show raw: set text(font: "DejaVu Sans Mono", size: 7.5pt)
+#show figure: set block(breakable: true)
+#set figure(gap: 0.8em, numbering: none)
+#show figure.caption: set text(size: 8.5pt, fill: rgb("#5b6570"))
+#show figure.caption: set align(left)
+#set table(stroke: (x, y) => (bottom: 0.4pt + rgb("#d5dae0")), inset: (x: 4pt, y: 3pt))
+"""
+"""Fonts are those that typst brings along."""
+TABLE_POINTS = ((45, 9), (70, 8), (100, 7), (140, 6), (10_000, 5))
+"""The size of a table's text, by how many letters its widest row has."""
+
+
+def write_pdf(report: Report, path: Path) -> None:
+    """Writes the PDF, whole or not at all."""
+    typst = needs("typst")
+    sources = {"main": document(report).encode()}
+    for figure in report.figures:
+        sources[f"{figure.name}.svg"] = figure_svg(figure).encode()
+    try:
+        content = typst.compile(sources)
+    except RuntimeError as error:
+        raise UserError(f"typst can't set {path}: {error}") from None
+    write_atomically(path, content)
+
+
+def document(report: Report) -> str:
+    """The report in typst's language. A table of contents appears where there are more than 6 pages."""
+    lines = [
+        PREAMBLE.replace("{title}", _text(report.title)),
+        f"#text(size: 18pt, weight: 700, {_text(report.title)})",
+        f"#par({_text(report.summary)})",
+        f'#text(fill: rgb("#5b6570"), {_text(report.date)})',
+        "#context if counter(page).final().first() > 6 [#outline(title: none)]",
+    ]
+    for section in report.sections:
+        lines.append(f"#heading(level: 1, {_text(section.title)})")
+        for block in section.blocks:
+            lines += _block(block)
+    return "\n\n".join(lines) + "\n"
+
+
+def _block(block: Block) -> Iterator[str]:
+    if isinstance(block, Paragraph):
+        yield f"#par({_text(block.text)})"
+    elif isinstance(block, Items):
+        for head, text in block.items:
+            told = f"{_strong(head)} + {_text(': ' + text)}" if text else _strong(head)
+            yield f"#list.item({{ {told} }})"
+    elif isinstance(block, Code):
+        yield f"#raw(block: true, {_text(block.text)})"
+    elif isinstance(block, Table):
+        yield _table(block)
+    else:
+        yield from _figure(block)
+
+
+def _table(table: Table) -> str:
+    rows = [table.headings, *table.rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.headings))]
+    size = next(points for letters, points in TABLE_POINTS if sum(min(width, 40) for width in widths) <= letters)
+    columns = ", ".join("1fr" if width > 24 else "auto" for width in widths)
+    align = ", ".join("right" if right else "left" for right in table.right)
+    header = ", ".join(_strong(heading) for heading in table.headings)
+    cells = ", ".join(_text(cell) for row in table.rows for cell in row)
+    drawn = f"table(columns: ({columns},), align: ({align},), table.header({header}), {cells})"
+    caption = f", caption: figure.caption(position: top, {_text(table.caption)})" if table.caption else ""
+    return f"#{{ set text(size: {size}pt)\n figure(kind: table, align(left, {drawn}){caption}) }}"
+
+
+def _figure(figure: Figure) -> Iterator[str]:
+    told = _text(figure.caption)
+    if figure.command:
+        told += f" + linebreak() + raw({_text(figure.command)})"
+    yield f"#figure(image({_text(figure.name + '.svg')}, width: 100%, fit: \"contain\"), caption: {{ {told} }})"
+
+
+def _strong(text: str) -> str:
+    return f"strong({_text(text)})"
+
+
+def _text(text: str) -> str:
+    """A string of typst, in which nothing is markup. Its escapes are JSON's, but for those of characters beyond ASCII."""
+    printable = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return json.dumps(printable, ensure_ascii=False)
