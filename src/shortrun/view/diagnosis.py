@@ -24,8 +24,19 @@ from shortrun.tokens.encoded import EncodedDocuments, encoded_split
 
 TARGETS = 20_000
 """About so many tokens of the first validation documents are looked at: 1,400 Hacker News titles, a few seconds on a core."""
+SHOWN = 20
 LITTLE = 0.05
 """A gain below this is no more than frequencies give."""
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """A token's share of the training documents, and its share of the model's predictions."""
+
+    token: str
+    frequency: float
+    predicted: float
+    """The mean of the probabilities that it had."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class Diagnosis:
     """Of the average prediction from the frequencies."""
     distance: float
     """Of single predictions from the frequencies, on average."""
+    most_frequent: tuple[Frequency, ...]
+    """The SHOWN most frequent tokens."""
 
     @property
     def gain(self) -> float:
@@ -104,6 +117,10 @@ def diagnose(trained: Trained, corpus: Corpus, tokens: int = TARGETS) -> Diagnos
         frequency_nats_per_token=float(frequency_nats),
         average_distance=float((sum_V / total - frequency_V).abs().sum() / 2),
         distance=distance / total,
+        most_frequent=tuple(
+            Frequency(trained.tokenizer.piece(token), float(frequency_V[token]), float(sum_V[token] / total))
+            for token in frequency_V.argsort(descending=True, stable=True)[:SHOWN].tolist()
+        ),
     )
 
 
