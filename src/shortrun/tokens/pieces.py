@@ -41,6 +41,15 @@ class Pieces(Tokenizer):
                 encoded[index] = first + [token for part in others for token in (*self._space_mark, *part)]
         return encoded
 
+    def bytes_of(self, token: int) -> bytes:
+        piece = self._pieces.id_to_piece(token)
+        if self._pieces.is_byte(token):
+            return bytes([int(piece[3:-1], 16)])
+        return str(piece).replace(SPACE, " ").encode()
+
+    def is_fallback(self, token: int) -> bool:
+        return bool(self._pieces.is_byte(token))
+
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._pieces.decode(list(ids)))
 
