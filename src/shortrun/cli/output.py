@@ -175,6 +175,11 @@ def visible(document: str) -> str:
     )
 
 
+def shown_token(token: str) -> str:
+    """A token with its spaces made visible too."""
+    return visible(token).replace(" ", "\u2423")
+
+
 def shortened(text: str, most: int = 200) -> str:
     """A long text's beginning."""
     return text[:most] + "…" * (len(text) > most)

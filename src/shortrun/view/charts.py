@@ -19,7 +19,7 @@ FORMATS = ("svg", "png", "pdf", "json", "html")
 
 def study_chart(result: StudyResult) -> altair.HConcatChart:
     """Losses of each change, a point a seed, and beside them its difference from its reference with the interval."""
-    alt = _altair()
+    alt = altair_library()
     rows = [row for row in result.rows if row.loss is not None]
     if not rows:
         raise UserError(f"{result.study} has no run that is done, so there is nothing to draw")
@@ -85,7 +85,8 @@ def save(chart: Any, path: Path) -> None:
     chart.save(str(path), format=ending)
 
 
-def _altair() -> Any:
+def altair_library() -> Any:
+    """altair, able to write pictures; raises UserError where the extra is not installed."""
     try:
         import altair
         import vl_convert  # noqa: F401  # what altair writes pictures with
