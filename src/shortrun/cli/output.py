@@ -169,6 +169,11 @@ def perplexity(scores: dict[str, Any]) -> str:
     return "too large" if scores["perplexity"] is None else f"{scores['perplexity']:.2f}"
 
 
+def shown_token(token: str) -> str:
+    """A token with its spaces made visible too."""
+    return visible(token).replace(" ", "\u2423")
+
+
 def shortened(text: str, most: int = 200) -> str:
     """A long text's beginning."""
     return text[:most] + "…" * (len(text) > most)

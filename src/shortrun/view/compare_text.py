@@ -73,7 +73,8 @@ def sections(found: Comparison) -> Iterator[Section]:
                 for one in each.extremes[number]
             ]
             if rows:
-                yield Section(f"{kind} by {each.name}, in nats", ("document", "difference", first, each.name), rows)
+                title = f"documents that are {kind} with {each.name}, in nats"
+                yield Section(title, ("document", "difference", first, each.name), rows, documents=True)
     if found.on is not None:
         rows = [
             (
@@ -86,7 +87,7 @@ def sections(found: Comparison) -> Iterator[Section]:
         total = [sum(span.nats[at] for span in found.spans) for at in range(len(names))]
         rows.append(("all", *(f"{nats:.2f}" for nats in total), *(f"{nats - total[0]:+.2f}" for nats in total[1:])))
         more = (f"{name} - {first}" for name in names[1:])
-        yield Section(f"surprisal in nats: {found.on}", ("text", *names, *more), rows)
+        yield Section(f"surprisal in nats: {found.on}", ("text", *names, *more), rows, documents=True)
 
 
 def sentences(found: Comparison) -> Iterator[str]:
