@@ -20,7 +20,7 @@ from rich.console import Console
 
 from shortrun import __version__, cache
 from shortrun.cards import techniques
-from shortrun.cli.options import Cache, Common, Eval, RecipesShow, Resume, Sample, positive, recipe_command
+from shortrun.cli.options import Cache, Common, Eval, RecipesShow, Resume, Sample, positive, recipe_command, utf8
 from shortrun.cli.output import (
     is_first_process,
     show_cache,
@@ -44,6 +44,8 @@ usage: shortrun COMMAND ...
   resume RUN          go on with a run, to the same end bit for bit
   eval RUN            score a run's model on its validation documents or on others
   sample RUN          write new documents with a run's model
+  predict RUN TEXT    the likeliest next tokens, and how surprising each token of the text was
+  tokenizer WHICH     what a run's, a file's or a recipe's tokenizer does to documents; --sizes compares vocabularies
   study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
   sweep COMMAND       search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
@@ -62,6 +64,8 @@ def run(argv: list[str]) -> int:
         "resume": _resume,
         "eval": _eval,
         "sample": _sample,
+        "predict": _predict,
+        "tokenizer": _tokenizer,
         "study": _study,
         "sweep": _sweep,
         "recipes": _recipes,
@@ -179,22 +183,30 @@ def _sample(argv: list[str]) -> None:
 
     if not 0 <= options.seed < 2**63:
         raise UserError(f"--seed {options.seed} must be at least 0 and below 2^63")
-    try:
-        options.prefix.encode()
-    except UnicodeEncodeError:
-        raise UserError("--prefix is not valid UTF-8 text") from None
     if not 0 <= options.temperature < math.inf:
         raise UserError(f"--temperature {options.temperature} must be a number from 0")
     trained = load_trained(options.run)
     for note in trained.notes:
         print(note, file=sys.stderr)
     documents = trained.sample(
-        prefix=options.prefix,
+        prefix=utf8(options.prefix, "--prefix"),
         count=positive(options.n, "--n") or 0,
         temperature=options.temperature,
         seed=options.seed,
     )
     print(json.dumps({"documents": documents}) if options.json else "\n".join(map(visible, documents)))
+
+
+def _predict(argv: list[str]) -> None:
+    from shortrun.cli.predict import predict
+
+    predict(argv)
+
+
+def _tokenizer(argv: list[str]) -> None:
+    from shortrun.cli.tokenizer import tokenizer
+
+    tokenizer(argv)
 
 
 def _study(argv: list[str]) -> None:

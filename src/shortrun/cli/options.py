@@ -86,6 +86,44 @@ class Sample(Common):
 
 
 @dataclasses.dataclass
+class Predict(Common):
+    """Show what a run's model expects: the likeliest next tokens behind a text, and how surprising each token of it was.
+
+    Without a text, what documents begin with. A document's end, <eos>, is a token like any other.
+    """
+
+    run: RunFolderArgument = dataclasses.field(kw_only=True)
+    text: Annotated[Positional[str], arg(metavar="TEXT", help="The text to read; a document begins with it.")] = ""
+    val: Annotated[int | None, arg(help="Read the run's validation document of this number, from 0, instead.")] = None
+    at: Annotated[int | None, arg(help="Stop after so many tokens, and show what really came next.")] = None
+    top: Annotated[int, arg(help="How many of the likeliest tokens to show.")] = 10
+    diagnose: Annotated[
+        bool,
+        arg(help="Say also whether the model has learnt more than how frequent each token is; takes some seconds."),
+        FlagCreatePairsOff,
+    ] = False
+
+
+@dataclasses.dataclass
+class TokenizerOptions(Common):
+    """Show what a tokenizer does to training and validation documents: whether it gives them back, how long they get, which
+    pieces it has and never uses.
+
+    WHICH is a run folder, a tokenizer.json, or a recipe. Fields of a recipe are flags, `--section.field VALUE`: a run or
+    recipe keeps its own documents unless --data.path names others, and a file needs --data.path to be looked at on documents.
+    """
+
+    which: Annotated[Positional[str], arg(metavar="WHICH", help="RUN, FILE or RECIPE.")] = dataclasses.field(
+        kw_only=True
+    )
+    sizes: Annotated[
+        tuple[int, ...], arg(help="Learn tokenizers of these vocabulary sizes too, and compare them.")
+    ] = ()
+    show: Annotated[int, arg(help="How many pieces to list of each kind.")] = 10
+    chart: Annotated[Path | None, arg(help="Draw it into this file: .svg, .png, .pdf or .html.")] = None
+
+
+@dataclasses.dataclass
 class Cache(Common):
     """Show what was prepared on this machine: corpora, tokenizers and ids, which all runs share.
 
@@ -226,6 +264,15 @@ def _help(name: str, description: str, kind: type[Any], rest: list[str]) -> NoRe
     names = _names(rest)
     Console(highlight=False).print(table_of_flags(load_recipe(names[0]) if names else Recipe()))
     raise SystemExit(0)
+
+
+def utf8(text: str, what: str) -> str:
+    """The text; raises UserError where the bytes of the command line were no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} is not valid UTF-8 text") from None
+    return text
 
 
 def positive(number: int | None, flag: str) -> int | None:

@@ -92,7 +92,7 @@ def save(chart: Any, path: Path) -> None:
 
 
 def altair_library() -> Any:
-    """altair, with what it writes pictures with; raises UserError where the extra is not installed."""
+    """altair, able to write pictures; raises UserError where the extra is not installed."""
     try:
         import altair
         import vl_convert  # noqa: F401  # what altair writes pictures with

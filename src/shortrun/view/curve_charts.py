@@ -170,7 +170,8 @@ def _ends(
         }
         for name, place in zip(order, places, strict=True)
     ]
-    marks = alt.Chart(alt.Data(values=labels)).mark_text(align="left", baseline="middle", dx=6, fontSize=11, limit=340)
+    drawn = alt.Chart(alt.Data(values=labels))
+    marks = drawn.mark_text(align="left", baseline="middle", dx=6, fontSize=11, limit=340, clip=False)
     return marks.encode(x=alt.value("width"), y="at:Q", text="label:N", color=colour)
 
 
@@ -182,9 +183,10 @@ def _apart(places: Sequence[float], least: float = LINE_HEIGHT) -> list[float]:
     groups: list[list[float]] = []
     for place in places:
         groups.append([place])
-        while len(groups) > 1 and _middle(groups[-1]) - _middle(groups[-2]) < least * (
-            len(groups[-1]) + len(groups[-2])
-        ) / 2:
+        while (
+            len(groups) > 1
+            and _middle(groups[-1]) - _middle(groups[-2]) < least * (len(groups[-1]) + len(groups[-2])) / 2
+        ):
             last = groups.pop()
             groups[-1] += last
     found = [_middle(group) + least * (at - (len(group) - 1) / 2) for group in groups for at in range(len(group))]

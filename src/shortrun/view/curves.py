@@ -22,7 +22,9 @@ from shortrun.runs.folder import RunFolder
 MOST_POINTS = 2_000
 """Points of a training curve that a chart gets: more than a screen has columns."""
 WINDOW = 0.01
-"""Share of a run's steps over which its training loss is averaged for a chart."""
+"""Share of a run's steps, to either side, over which its training loss is averaged for a chart."""
+TRAINING = ("step", "tokens", "elapsed_time", "loss", "lr", "grad_norm")
+"""What is read of a training step."""
 
 
 @dataclass(frozen=True)
@@ -76,22 +78,23 @@ def read_curves(run: Path) -> Curves:
     batches_per_epoch: int | None = None
     max_steps: int | None = None
     tokens = 0
-    try:
-        for number, event in _events(folder.metrics_file, damaged):
+    for number, event in _events(folder.metrics_file, damaged):
+        try:
             match event.get("event"):
                 case "dataset_info":
                     batches_per_epoch = event["batches_per_epoch"]
                 case "training_step":
-                    tokens = event["tokens"]
-                    training.append(
-                        tuple(event[key] for key in ("step", "tokens", "elapsed_time", "loss", "lr", "grad_norm"))
-                    )
-                    max_steps = event["max_steps"]
+                    training.append(tuple(event[key] for key in TRAINING))
+                    tokens, max_steps = event["tokens"], event["max_steps"]
                 case "validation_step":
                     evaluations.append(_evaluated(event, batches_per_epoch, tokens))
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder.metrics_file}, line {number}: the event is not what it should be ({error})") from None
-    columns = [np.array(column) for column in zip(*training, strict=True)] if training else [np.zeros(0)] * 6
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{folder.metrics_file}, line {number}: the event lacks what it should say: {error}"
+            ) from None
+    columns = (
+        [np.array(column) for column in zip(*training, strict=True)] if training else [np.zeros(0)] * len(TRAINING)
+    )
     steps_N, tokens_N, seconds_N, loss_N, lr_N, grad_norm_N = columns
     left_out = f"{folder.metrics_file}: left out, because no event can be read in it: "
     notes = [left_out + ", ".join(f"line {number}" for number in damaged)] if damaged else []

@@ -1,0 +1,154 @@
+"""A comparison as tables and sentences, for a terminal and as Markdown; and what a chart writes beside a run's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from shortrun.errors import counted
+from shortrun.recipe_file import toml_value
+from shortrun.view.compare import ComparedRun, Comparison
+from shortrun.view.text import literal_cell, plain_cell
+
+LABEL_FIELDS = 2
+"""A run that differs in more fields than that has no room for them in a chart."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table with its title; what is text stands in the first `text` columns, numbers in the others."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    text: int = 1
+    documents: bool = False
+    """Whether the first column holds documents, whose characters mean nothing to Markdown."""
+
+
+def sections(found: Comparison) -> Iterator[Section]:
+    """All tables: recipes first, then losses, differences, evaluations, documents, and the text that was asked for."""
+    names = tuple(run.name for run in found.runs)
+    first = names[0]
+    fields = [(each.field, *map(_value, each.values)) for each in found.recipe_differences]
+    yield Section("recipes differ in", ("field", *names), fields, text=1 + len(names))
+    headings = ("run", "loss", "95 % interval", "official (coverage)", "tuning", "parameters", "steps", "tokens", "FLOPs", "minutes")  # fmt: skip
+    yield Section(
+        "losses, nats per character of the validation documents", headings, [_losses(run) for run in found.runs]
+    )
+    if found.differences:
+        rows = [
+            (
+                each.name,
+                f"{each.difference:+.4f}",
+                f"{each.interval[0]:+.4f} to {each.interval[1]:+.4f}",
+                f"{each.p:.3g}",
+                "tie" if each.tie else "better" if each.difference < 0 else "worse",
+                f"{each.better:,}",
+                f"{each.worse:,}",
+            )
+            for each in found.differences
+        ]
+        headings = ("run", "difference", "95 % interval", "p", "", "documents better", "worse")
+        yield Section(f"difference from {first}, paired over documents", headings, rows)
+    if found.steps:
+        columns = [column for name in names[1:] for column in (name, "improvement")]
+        rows = []
+        for step in found.steps:
+            cells = [f"{step.steps[0]:,}", "-" if step.epoch is None else f"{step.epoch:.2f}", f"{step.losses[0]:.4f}"]
+            for loss, improvement in zip(step.losses[1:], step.improvement_percent[1:], strict=True):
+                cells += [f"{loss:.4f}", f"{improvement:+.2f} %"]
+            rows.append(tuple(cells))
+        yield Section("validation loss by evaluation", (f"step of {first}", "epoch", first, *columns), rows, text=0)
+    for each in found.differences:
+        for number, kind in enumerate(("better", "worse")):
+            rows = [
+                (
+                    f"document {one.index}" if one.document is None else one.document,
+                    f"{one.difference:+.2f}",
+                    f"{one.nats[0]:.2f}",
+                    f"{one.nats[1]:.2f}",
+                )
+                for one in each.extremes[number]
+            ]
+            if rows:
+                title = f"documents that are {kind} with {each.name}, in nats"
+                yield Section(title, ("document", "difference", first, each.name), rows, documents=True)
+    if found.on is not None:
+        rows = [
+            (
+                span.text or "(its end)",
+                *(f"{nats:.2f}" for nats in span.nats),
+                *(f"{difference:+.2f}" for difference in span.differences[1:]),
+            )
+            for span in found.spans
+        ]
+        total = [sum(span.nats[at] for span in found.spans) for at in range(len(names))]
+        rows.append(("all", *(f"{nats:.2f}" for nats in total), *(f"{nats - total[0]:+.2f}" for nats in total[1:])))
+        more = (f"{name} - {first}" for name in names[1:])
+        yield Section(f"surprisal in nats: {found.on}", ("text", *names, *more), rows, documents=True)
+
+
+def sentences(found: Comparison) -> Iterator[str]:
+    """What a reader has to know to read the tables."""
+    if not found.recipe_differences:
+        yield "The recipes are the same in everything that decides a run."
+    if found.differences:
+        seeds = sorted({run.recipe.train.seed for run in found.runs})
+        yield (
+            "Intervals and p are the noise of the validation documents alone (paired bootstrap, sign-flip test over "
+            f"{counted(len(found.runs[0].nats.nats_D) if found.runs[0].nats else 0, 'document')}). Seeds have noise of their "
+            f"own, and here is one run each (seed {', '.join(map(str, seeds))}): whether a change helps, a study with several "
+            "seeds says."
+        )
+    yield from found.notes
+
+
+def markdown(found: Comparison) -> str:
+    """The whole comparison."""
+    parts = [f"## {' and '.join(plain_cell(run.name) for run in found.runs)}", *sentences(found)]
+    for section in sections(found):
+        if section.rows:
+            rules = tuple("---" if column < section.text else "---:" for column in range(len(section.headings)))
+            first = literal_cell if section.documents else plain_cell
+            rows = ((first(row[0]), *map(plain_cell, row[1:])) for row in section.rows)
+            lines = (map(plain_cell, section.headings), rules, *rows)
+            table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            parts += [f"### {plain_cell(section.title)}", table]
+    return "\n\n".join(parts) + "\n"
+
+
+def chart_changes(found: Comparison) -> dict[str, str]:
+    """By the run's name, what is different in it from the first run, where that is short."""
+    changes = {}
+    for at, run in enumerate(found.runs):
+        mine = [each for each in found.recipe_differences if at and each.values[at] != each.values[0]]
+        if len(mine) <= LABEL_FIELDS:
+            changes[run.name] = ", ".join(f"{each.field.partition('.')[2]} {_value(each.values[at])}" for each in mine)
+    return changes
+
+
+def _losses(run: ComparedRun) -> tuple[str, ...]:
+    scores, interval = run.scores or {}, run.interval
+
+    def told(key: str, form: str, by: float = 1.0) -> str:
+        value = scores.get(key)
+        return "-" if value is None else form.format(value / by)
+
+    return (
+        run.name,
+        told("loss", "{:.4f}"),
+        "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
+        f"{scores['official_loss']:.4f} ({scores['coverage']:.1%})" if scores.get("coverage") else "-",
+        told("tuning_loss", "{:.4f}"),
+        told("parameters", "{:.2f}M", 1e6),
+        told("steps", "{:,.0f}"),
+        told("tokens", "{:.2f}M", 1e6),
+        told("flops", "{:.2g}"),
+        told("seconds", "{:.1f}", 60),
+    )
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else toml_value(value)
