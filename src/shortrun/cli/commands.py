@@ -48,6 +48,7 @@ usage: shortrun COMMAND ...
   tokenizer WHICH     what a run's, a file's or a recipe's tokenizer does to documents; --sizes compares vocabularies
   study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
   sweep COMMAND       search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
+  report RUN...       runs, studies and sweeps as one document: a page, a PDF, a site
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
   plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
   techniques          list what a recipe can switch on: what has a card, then the rest
@@ -68,6 +69,7 @@ def run(argv: list[str]) -> int:
         "tokenizer": _tokenizer,
         "study": _study,
         "sweep": _sweep,
+        "report": _report,
         "recipes": _recipes,
         "plan": _plan,
         "techniques": _techniques,
@@ -219,6 +221,12 @@ def _sweep(argv: list[str]) -> None:
     from shortrun.cli.sweep import sweep
 
     sweep(argv)
+
+
+def _report(argv: list[str]) -> None:
+    from shortrun.cli.report import report
+
+    report(argv)
 
 
 def _recipes(argv: list[str]) -> None:

@@ -169,6 +169,29 @@ class StudyShow(StudyOptions):
 
 
 @dataclasses.dataclass
+class Report:
+    """Write a report on runs, studies and sweeps: effects with their noise, curves, predictions, costs, what repeats it.
+
+    Fields of a recipe (--data.path FILE) and --scale.* say which runs of a study are meant, as in `shortrun study`. Without a
+    form, one HTML page is written.
+    """
+
+    subjects: Annotated[
+        Positional[tuple[str, ...]],
+        arg(metavar="RUN|STUDY|SWEEP", help="Run folders, and names or TOML files of studies and sweeps."),
+    ] = dataclasses.field(kw_only=True)
+    html: Annotated[Path | None, arg(help="One page with interactive charts, which needs no network.")] = None
+    pdf: Annotated[Path | None, arg(help="A4 pages.")] = None
+    myst: Annotated[Path | None, arg(help="A folder that sphinx-build makes a site of.")] = None
+    json: Annotated[Path | None, arg(help="All text and the numbers behind it.")] = None
+    out: Annotated[Path, arg(help="Where the runs of studies and sweeps lie.")] = Path("runs")
+    storage: Annotated[str | None, arg(help="Where a sweep's trials are kept, if not beside its runs.")] = None
+    final: Annotated[
+        bool, arg(help="Compare on the validation documents, which is written down with its date."), FlagCreatePairsOff
+    ] = False
+
+
+@dataclasses.dataclass
 class Sweep(Common):
     """What every command about a sweep is asked."""
 

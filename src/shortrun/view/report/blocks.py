@@ -5,6 +5,7 @@ All text is plain: each writer escapes it for its own form, so that no document'
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -98,7 +99,9 @@ class Report:
         return {**kinds, "data": self.data}
 
 
+NUMBER = re.compile(r"[+\-−]?[\d.,]+(e[+-]?\d+)?( ?[%MkGs]| ± .*| to .*| \(.*\))?")
+
+
 def _is_number(cell: str) -> bool:
-    """Whether a cell begins as a number does; a dash stands for one that is not known."""
-    bare = cell.lstrip("+-−")
-    return cell in ("", "-", "–") or bare[:1].isdigit()
+    """Whether a cell is a number, its unit and its spread with it; a dash stands for one that is not known."""
+    return cell in ("", "-", "–") or NUMBER.fullmatch(cell) is not None

@@ -11,7 +11,7 @@ from shortrun.runs.trained import Trained, load_trained
 from shortrun.view.report.blocks import Paragraph, Report, Section
 from shortrun.view.report.machine_section import recipe_section, repeat_section
 from shortrun.view.report.model_section import model_sections
-from shortrun.view.report.run_section import curves_section, results_section
+from shortrun.view.report.run_section import architecture_section, comparison_section, curves_section, results_section
 from shortrun.view.report.study_section import effect, study_section
 from shortrun.view.report.subjects import NamedRun, Subjects
 from shortrun.view.report.sweep_section import sweep_section
@@ -52,6 +52,9 @@ def _sections(
     tell("reading curves")
     yield curves_section(runs, command)
     yield results_section(runs)
+    if last is not runs[0]:
+        yield comparison_section(runs[0], last)
+    yield architecture_section(last, command)
     tell("looking into the models")
     chosen = [runs[0], last] if last is not runs[0] else [last]
     try:

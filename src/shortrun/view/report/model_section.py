@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from shortrun.errors import ShortrunError
 from shortrun.runs.trained import Trained
-from shortrun.text.corpus import Corpus, load_corpus
+from shortrun.text.corpus import Corpus
 from shortrun.view.diagnosis import Diagnosis, diagnose
 from shortrun.view.prediction_charts import frequencies_chart, guesses_chart, shown_token
 from shortrun.view.reading import Guess, Reading, read_each
 from shortrun.view.report.blocks import Block, Code, Figure, Items, Paragraph, Section, Table
 from shortrun.view.report.names import file_name
 from shortrun.view.report.subjects import NamedRun
+from shortrun.view.report.tokenizer_section import tokenizer_section
 
 TITLES = 3
 """Validation documents whose predictions are shown."""
@@ -31,16 +32,15 @@ def model_sections(models: Sequence[tuple[NamedRun, Trained]], command: str) -> 
         titles = [corpus.split("validation")[index] for index in range(min(TITLES, len(corpus.split("validation"))))]
         yield Section("Predictions", tuple(_predictions(models, titles, command)))
         yield Section("Token frequencies", tuple(_frequencies(models, corpus, command)))
+        yield tokenizer_section(*models[-1], corpus, command)
     yield Section("Samples", tuple(_samples(models)))
 
 
 def _corpus(run: NamedRun) -> tuple[Corpus | None, str]:
     try:
-        corpus = load_corpus(run.recipe.data)
-        run.folder.require_same_data(corpus.manifest)
+        return run.folder.corpus(), ""
     except ShortrunError as error:
         return None, str(error)
-    return corpus, ""
 
 
 def _predictions(models: Sequence[tuple[NamedRun, Trained]], titles: Sequence[str], command: str) -> Iterator[Block]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,14 +21,19 @@ PREAMBLE = """
 #set heading(numbering: none)
 #show heading.where(level: 1): it => block(above: 1.6em, below: 0.8em, sticky: true, it)
 #show raw: set text(font: "DejaVu Sans Mono", size: 7.5pt)
-#show figure: set block(breakable: true)
+#show figure.where(kind: table): set block(breakable: true)
+#show figure.where(kind: table): set align(left)
 #set figure(gap: 0.8em, numbering: none)
 #show figure.caption: set text(size: 8.5pt, fill: rgb("#5b6570"))
 #show figure.caption: set align(left)
 #set table(stroke: (x, y) => (bottom: 0.4pt + rgb("#d5dae0")), inset: (x: 4pt, y: 3pt))
 """
 """Fonts are those that typst brings along."""
-TABLE_POINTS = ((45, 9), (70, 8), (100, 7), (140, 6), (10_000, 5))
+PAGE_CM = (17, 19)
+"""The width of a page's text, and the most that a figure may be high."""
+LONG_CODE = 40
+"""Lines from which code stands in two columns."""
+TABLE_POINTS = ((75, 9), (95, 8), (115, 7), (140, 6), (10_000, 5.5))
 """The size of a table's text, by how many letters its widest row has."""
 
 
@@ -68,7 +74,8 @@ def _block(block: Block) -> Iterator[str]:
             told = f"{_strong(head)} + {_text(': ' + text)}" if text else _strong(head)
             yield f"#list.item({{ {told} }})"
     elif isinstance(block, Code):
-        yield f"#raw(block: true, {_text(block.text)})"
+        code = f"raw(block: true, {_text(block.text)})"
+        yield f"#columns(2, {code})" if block.text.count("\n") > LONG_CODE else f"#{code}"
     elif isinstance(block, Table):
         yield _table(block)
     else:
@@ -92,7 +99,14 @@ def _figure(figure: Figure) -> Iterator[str]:
     told = _text(figure.caption)
     if figure.command:
         told += f" + linebreak() + raw({_text(figure.command)})"
-    yield f"#figure(image({_text(figure.name + '.svg')}, width: 100%, fit: \"contain\"), caption: {{ {told} }})"
+    yield f"#figure(image({_text(figure.name + '.svg')}, {_size(figure_svg(figure))}), caption: {{ {told} }})"
+
+
+def _size(svg: str) -> str:
+    """As wide as the page, and no higher than what leaves room for a heading and a caption."""
+    root = svg[svg.index("<svg") :].partition(">")[0]
+    width, height = (float(re.search(rf'\b{side}="([\d.]+)', root)[1]) for side in ("width", "height"))  # type: ignore[index]
+    return "width: 100%" if height / width * PAGE_CM[0] <= PAGE_CM[1] else f"height: {PAGE_CM[1]}cm"
 
 
 def _strong(text: str) -> str:

@@ -1,29 +1,47 @@
-"""Runs beside one another: their curves, their results, and where their recipes differ."""
+"""Runs beside one another: their curves, their losses, and where their recipes differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from shortrun.errors import UserError
-from shortrun.recipe_file import toml_value
+from shortrun.view.architecture_figure import architecture_svg
+from shortrun.view.compare import Comparison, compare_runs
+from shortrun.view.compare_text import sections as comparison_tables
 from shortrun.view.curve_charts import training_chart, validation_chart
-from shortrun.view.curves import read_curves
-from shortrun.view.report.blocks import Block, Figure, Paragraph, Section, Table
+from shortrun.view.curves import Curves, read_curves
+from shortrun.view.glance import glance
+from shortrun.view.report.blocks import Block, Figure, Items, Paragraph, Section, Table
+from shortrun.view.report.names import file_name
 from shortrun.view.report.subjects import NamedRun
 
-UNITS = ("steps", "tokens", "seconds")
+SHOWN = 3
+"""Documents that have become better and worse."""
 
 
 def curves_section(runs: Sequence[NamedRun], command: str) -> Section:
+    """Loss over steps of all runs."""
     return Section("Curves", tuple(_curves(runs, command)))
 
 
 def results_section(runs: Sequence[NamedRun]) -> Section:
+    """Losses and costs of all runs."""
     return Section("Results", tuple(_results(runs)))
 
 
+def comparison_section(first: NamedRun, last: NamedRun) -> Section:
+    """Two runs beside each other: recipes, paired difference, evaluation by evaluation, documents."""
+    found = compare_runs([first.folder.path, last.folder.path], show=SHOWN)
+    return Section(f"{first.name} and {last.name}", tuple(_comparison(found)))
+
+
+def architecture_section(run: NamedRun, command: str) -> Section:
+    """The drawn model, and the parameters of its parts."""
+    return Section("The model", tuple(_architecture(run, command)))
+
+
 def _curves(runs: Sequence[NamedRun], command: str) -> Iterator[Block]:
-    curves = {run.name: read_curves(run.folder.path) for run in runs}
+    curves: Mapping[str, Curves] = {run.name: read_curves(run.folder.path) for run in runs}
     places = tuple(str(run.folder.path) for run in runs)
     for each in curves.values():
         for note in each.notes:
@@ -75,30 +93,33 @@ def _results(runs: Sequence[NamedRun]) -> Iterator[Block]:
     headings = (
         "run", "loss", "official (coverage)", "bits/byte", "perplexity", "parameters", "steps", "tokens", "passes", "minutes",
     )  # fmt: skip
-    yield Table(
-        headings, tuple(rows),
-        caption="Losses of the last step on the validation documents: nats per character; perplexity is per token",
-    )  # fmt: skip
+    caption = "Losses of the last step on the validation documents: nats per character; perplexity is per token"
+    yield Table(headings, tuple(rows), caption)
     unfinished = [run.name for run in runs if run.scores.get("complete") is not True]
     if unfinished:
         yield Paragraph(f"Not finished: {', '.join(unfinished)}.")
-    if len(runs) > 1:
-        differing = tuple(_differing(runs))
-        if differing:
-            yield Table(("field", *(run.name for run in runs)), differing, caption="Where the recipes differ")
-        else:
-            yield Paragraph("The recipes do not differ.")
 
 
-def _differing(runs: Sequence[NamedRun]) -> Iterator[tuple[str, ...]]:
-    """Each field in which two of the runs differ, with its values; a dash where nothing reads it."""
-    unread = [dict(run.recipe.unread()) for run in runs]
-    for section, fields in runs[0].recipe:
-        for name, _ in fields:
-            place = f"{section}.{name}"
-            values = tuple(
-                "-" if place in nothing else toml_value(getattr(getattr(run.recipe, section), name))
-                for run, nothing in zip(runs, unread, strict=True)
-            )
-            if len(set(values)) > 1:
-                yield (place, *values)
+def _comparison(found: Comparison) -> Iterator[Block]:
+    for note in found.notes:
+        yield Paragraph(note)
+    for table in comparison_tables(found):
+        if table.rows:
+            yield Table(table.headings, tuple(table.rows), caption=table.title)
+
+
+def _architecture(run: NamedRun, command: str) -> Iterator[Block]:
+    found = glance(run.folder.path)
+    try:
+        svg = architecture_svg(run.recipe, found.model, run.name)
+    except UserError as error:
+        yield Paragraph(str(error))
+    else:
+        yield Figure(
+            name=file_name("architecture", run.name),
+            caption=f"The model of {run.name}, read from the top.",
+            svg=svg,
+            runs=(str(run.folder.path),),
+            command=command,
+        )
+    yield Items(tuple((part.replace("_", " "), f"{count:,} parameters") for part, count in found.parameters.items()))
