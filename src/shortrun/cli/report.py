@@ -108,12 +108,12 @@ def _runs_beside(path: Path) -> list[Path]:
 def _write(made: Any, options: Any, tell: Callable[[str], None]) -> list[Path]:
     from shortrun.view.report.html import write_html
     from shortrun.view.report.myst import write_myst
-    from shortrun.view.report.names import file_name
+    from shortrun.view.report.names import anchor
     from shortrun.view.report.pdf import write_pdf
 
     page = options.html
     if not (options.html or options.pdf or options.myst or options.json):
-        page = Path(f"{file_name(made.title)}.html")
+        page = Path(f"{anchor(made.title)}.html")
     written = []
     for path, write in ((page, write_html), (options.pdf, write_pdf), (options.myst, write_myst), (options.json, _write_json)):
         if path:

@@ -9,6 +9,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from shortrun.view.report.names import anchor
+
 
 @dataclass(frozen=True)
 class Paragraph:
@@ -45,7 +47,7 @@ class Figure:
     chart: dict[str, Any] | None = None
     svg: str | None = None
     runs: tuple[str, ...] = ()
-    """The run folders that it is drawn from."""
+    """The names of the runs that it is drawn from."""
     command: str = ""
     """What draws it again."""
 
@@ -57,7 +59,21 @@ class Code:
     text: str
 
 
-Block = Paragraph | Items | Table | Figure | Code
+@dataclass(frozen=True)
+class RunCard:
+    """One of the report's runs; figures link to it."""
+
+    name: str
+    facts: tuple[tuple[str, str], ...]
+    command: str
+    """What repeats it."""
+
+    @property
+    def anchor(self) -> str:
+        return anchor("run", self.name)
+
+
+Block = Paragraph | Items | Table | Figure | Code | RunCard
 
 
 @dataclass(frozen=True)

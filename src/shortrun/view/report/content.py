@@ -63,7 +63,7 @@ def _sections(
         yield Section("Predictions", (Paragraph(f"The models can't be looked into: {error}"),))
     else:
         yield from model_sections(models, command)
-    yield repeat_section(runs, [command])
+    yield repeat_section(runs, command)
     yield recipe_section(last)
 
 

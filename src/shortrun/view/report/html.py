@@ -12,6 +12,7 @@ from typing import Any
 from shortrun.disk import write_atomically
 from shortrun.view.report.blocks import Figure, Report
 from shortrun.view.report.extra import needs
+from shortrun.view.report.names import anchor
 
 MOST_BYTES = 3_000_000
 """A page that is sent by mail or opened on a phone should stay below this."""
@@ -26,7 +27,7 @@ def html(report: Report) -> str:
     """The page. Text is escaped by jinja2; charts' data stand in a script element that nothing in them can close."""
     jinja2 = needs("jinja2")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["anchor"] = anchor
+    environment.globals["anchor"] = anchor
     environment.tests["kind"] = lambda block, name: type(block).__name__ == name
     charts = {figure.name: figure.chart for figure in report.figures if figure.chart}
     return str(
@@ -39,11 +40,6 @@ def html(report: Report) -> str:
             drawing=_drawing,
         )
     )
-
-
-def anchor(title: str) -> str:
-    """A title as an id of HTML."""
-    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
 
 
 def in_script(value: Any) -> str:

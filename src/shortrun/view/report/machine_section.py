@@ -1,4 +1,4 @@
-"""What each run is, on what it ran, and what repeats it."""
+"""What each run is, on what it was made, and what repeats it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from shortrun.errors import counted
 from shortrun.recipe_file import to_toml
-from shortrun.view.report.blocks import Block, Code, Items, Paragraph, Section, Table
+from shortrun.view.report.blocks import Block, Code, Paragraph, RunCard, Section
 from shortrun.view.report.subjects import NamedRun
 
 
-def repeat_section(runs: Sequence[NamedRun], commands: Sequence[str]) -> Section:
-    return Section("How to repeat it", tuple(_repeat(runs, commands)))
+def repeat_section(runs: Sequence[NamedRun], command: str) -> Section:
+    """The commands, and the machine and versions on which they give the same bits."""
+    return Section("How to repeat it", tuple(_repeat(runs, command)))
 
 
 def recipe_section(run: NamedRun) -> Section:
@@ -19,32 +20,20 @@ def recipe_section(run: NamedRun) -> Section:
     return Section(f"Recipe of {run.name}", (Code(to_toml(run.recipe).strip()),))
 
 
-def _repeat(runs: Sequence[NamedRun], commands: Sequence[str]) -> Iterator[Block]:
+def _repeat(runs: Sequence[NamedRun], command: str) -> Iterator[Block]:
     yield Paragraph("This report:")
-    yield Code("\n".join(commands))
-    yield Paragraph("Each run, from its own folder; on the machine, versions and threads below the result has the same bits:")
-    yield Code("\n".join(f"shortrun train {run.folder.recipe_file} --out NEW" for run in runs))
-    yield Paragraph("Where the runs were made:")
-    made = dict.fromkeys(_machine(run) for run in runs)
-    yield Items(tuple((", ".join(run.name for run in runs if _machine(run) == machine), machine) for machine in made))
-    yield Table(
-        ("run", "folder", "FLOP", "data"),
-        tuple(
-            (
-                run.name,
-                str(run.folder.path),
-                f"{run.scores['flops']:.2e}" if run.scores else "-",
-                run.manifest["data"]["sha256"][:12],
-            )
-            for run in runs
-        ),
-    )
-
-
-def _machine(run: NamedRun) -> str:
-    machine = run.manifest["machine"]
-    return (
-        f"{machine.get('device')} in {machine.get('precision')}, {counted(machine.get('threads') or 0, 'thread')}, "
-        f"{machine.get('processor')}, {machine.get('platform')}; shortrun {machine.get('shortrun')}, torch "
-        f"{machine.get('torch')}, Python {machine.get('python')}"
-    )
+    yield Code(command)
+    yield Paragraph("Each run, from its own folder. With the same versions, threads and kind of processor it has the same bits.")
+    for run in runs:
+        machine, data, scores = run.manifest["machine"], run.manifest["data"], run.scores
+        facts = [("folder", str(run.folder.path)), ("data", f"{data['source']}, sha256 {data['sha256'][:12]}")]
+        if scores:
+            budget = f"{counted(scores['steps'], 'step')}, {scores['passes']:,} passes, {scores['flops']:.2e} FLOP, "
+            facts.append(("budget", f"{budget}{scores['seconds'] / 60:.1f} minutes"))
+        threads = counted(machine.get("threads") or 0, "thread")
+        facts += [
+            ("computed", f"on {machine.get('device')} in {machine.get('precision')}, {threads}"),
+            ("machine", f"{machine.get('processor')}, {machine.get('platform')}"),
+            ("versions", ", ".join(f"{name} {machine.get(name)}" for name in ("shortrun", "torch", "python"))),
+        ]
+        yield RunCard(run.name, tuple(facts), f"shortrun train {run.folder.recipe_file} --out NEW")

@@ -11,7 +11,7 @@ from shortrun.view.diagnosis import Diagnosis, diagnose
 from shortrun.view.prediction_charts import frequencies_chart, guesses_chart, shown_token
 from shortrun.view.reading import Guess, Reading, read_each
 from shortrun.view.report.blocks import Block, Code, Figure, Items, Paragraph, Section, Table
-from shortrun.view.report.names import file_name
+from shortrun.view.report.names import anchor
 from shortrun.view.report.subjects import NamedRun
 from shortrun.view.report.tokenizer_section import tokenizer_section
 
@@ -62,10 +62,10 @@ def _predictions(models: Sequence[tuple[NamedRun, Trained]], titles: Sequence[st
                 f"{token.probability:.1%} (place {token.rank:,})"
             )
         yield Figure(
-            name=file_name("prediction", str(number)),
+            name=anchor("prediction", str(number)),
             caption=". ".join(told) + ".",
             chart=guesses_chart(guesses, came).to_dict(),
-            runs=tuple(str(run.folder.path) for run, _ in models),
+            runs=tuple(run.name for run, _ in models),
             command=command,
         )
     rows = tuple(
@@ -86,7 +86,7 @@ def _frequencies(models: Sequence[tuple[NamedRun, Trained]], corpus: Corpus, com
             "predictions do not."
         ),
         chart=frequencies_chart({name: each.most_frequent for name, each in found.items()}).to_dict(),
-        runs=tuple(str(run.folder.path) for run, _ in models),
+        runs=tuple(run.name for run, _ in models),
         command=command,
     )
     rows = tuple(

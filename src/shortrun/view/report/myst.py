@@ -5,15 +5,16 @@ sphinx-build -b html FOLDER FOLDER/_build
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from shortrun.disk import write_atomically
 from shortrun.errors import UserError
-from shortrun.view.report.blocks import Block, Code, Figure, Items, Paragraph, Report, Section, Table
-from shortrun.view.report.html import anchor
+from shortrun.view.report.blocks import Block, Code, Figure, Items, Paragraph, Report, RunCard, Section, Table
+from shortrun.view.report.names import anchor
 from shortrun.view.report.static import figure_svg
+from shortrun.view.text import literal_cell
 
 CONF = '''"""Made by `shortrun report --myst`: sphinx-build -b html . _build"""
 
@@ -24,7 +25,6 @@ html_theme = "alabaster"
 html_show_copyright = False
 exclude_patterns = ["_build"]
 '''
-SPECIAL = set("\\`*_{}[]<>()#+-.!|~$&:\"'=%@^/")
 
 
 def write_myst(report: Report, folder: Path) -> None:
@@ -39,7 +39,7 @@ def write_myst(report: Report, folder: Path) -> None:
         write_atomically(folder / "figures" / f"{figure.name}.svg", figure_svg(figure).encode())
     names = [anchor(section.title) for section in report.sections]
     for name, section in zip(names, report.sections, strict=True):
-        write_atomically(folder / f"{name}.md", (page(section, folder) + "\n").encode())
+        write_atomically(folder / f"{name}.md", (page(section) + "\n").encode())
     index = [
         f"# {escaped(report.title)}", escaped(report.summary), escaped(report.date),
         "\n".join(["```{toctree}", *names, "```"]),
@@ -48,9 +48,9 @@ def write_myst(report: Report, folder: Path) -> None:
     write_atomically(folder / "conf.py", CONF.format(title=report.title).encode())
 
 
-def page(section: Section, folder: Path) -> str:
-    """One section as a page. folder: where the page will lie, from which links to runs begin."""
-    return "\n\n".join([f"# {escaped(section.title)}", *(part for block in section.blocks for part in _block(block, folder))])
+def page(section: Section) -> str:
+    """One section as a page."""
+    return "\n\n".join([f"# {escaped(section.title)}", *(part for block in section.blocks for part in _block(block))])
 
 
 def markdown_table(headings: tuple[str, ...], rows: tuple[tuple[str, ...], ...], right: tuple[bool, ...]) -> str:
@@ -61,50 +61,39 @@ def markdown_table(headings: tuple[str, ...], rows: tuple[tuple[str, ...], ...],
 
 
 def escaped(text: str) -> str:
-    """Text in which Markdown and MyST find no markup, on one line."""
-    told = " ".join(text.split())
-    return "".join(f"\\{c}" if c in SPECIAL else c for c in told)
+    """Text on one line in which Markdown and MyST find no markup, at its beginning neither."""
+    told = literal_cell(" ".join(text.split()))
+    return re.sub(r"^(\d*)([-+=:%(.)@])", r"\1\\\2", told)
 
 
-def _block(block: Block, folder: Path) -> Iterator[str]:
+def _block(block: Block) -> Iterator[str]:
     if isinstance(block, Paragraph):
         yield escaped(block.text)
     elif isinstance(block, Items):
         yield "\n".join(f"- **{escaped(head)}**" + (f": {escaped(text)}" if text else "") for head, text in block.items)
     elif isinstance(block, Code):
-        fence = "`" * max(3, 1 + max((len(part) for part in _ticks(block.text)), default=0))
-        yield f"{fence}text\n{block.text}\n{fence}"
+        yield _code(block.text)
     elif isinstance(block, Table):
         if block.caption:
             yield f"*{escaped(block.caption)}*"
         yield markdown_table(block.headings, block.rows, block.right)
+    elif isinstance(block, RunCard):
+        yield f"({block.anchor})=\n## {escaped(block.name)}"
+        yield "\n".join(f"- {name}: {escaped(fact)}" for name, fact in block.facts)
+        yield _code(block.command)
     else:
-        yield _figure(block, folder)
+        yield _figure(block)
 
 
-def _figure(figure: Figure, folder: Path) -> str:
-    """The figure, the runs that it comes from as links, and the command that draws it again."""
-    lines = [f":::{{figure}} figures/{figure.name}.svg", f":name: {figure.name}", ":width: 100%", "", escaped(figure.caption)]
-    told = [f"[{escaped(run)}]({_link(run, folder)})" for run in figure.runs]
-    below = []
-    if told:
-        below.append(("Runs: " if len(told) > 1 else "Run: ") + ", ".join(told))
-    if figure.command:
-        below.append(f"Command: `{figure.command}`")
-    lines += ["", *("\n\n".join(below).splitlines())] if below else []
-    return "\n".join([*lines, ":::"])
+def _code(text: str) -> str:
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
 
 
-def _link(run: str, folder: Path) -> str:
-    """From a page to a run's folder."""
-    return Path(os.path.relpath(run, folder)).as_posix()
-
-
-def _ticks(text: str) -> Iterator[str]:
-    run = ""
-    for c in text + " ":
-        if c == "`":
-            run += c
-        elif run:
-            yield run
-            run = ""
+def _figure(figure: Figure) -> str:
+    """The figure, links to the runs that it comes from, and the command that draws it again."""
+    runs = ", ".join(f"[{escaped(run)}](#{anchor('run', run)})" for run in figure.runs)
+    parts = [escaped(figure.caption), f"Drawn from {runs}." if runs else "", f"`{figure.command}`" if figure.command else ""]
+    told = "\n\n".join(filter(None, parts))
+    return f":::{{figure}} figures/{figure.name}.svg\n:name: {figure.name}\n:width: 100%\n\n{told}\n:::"

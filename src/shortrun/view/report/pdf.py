@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shortrun.disk import write_atomically
 from shortrun.errors import UserError
-from shortrun.view.report.blocks import Block, Code, Figure, Items, Paragraph, Report, Table
+from shortrun.view.report.blocks import Block, Code, Figure, Items, Paragraph, Report, RunCard, Table
 from shortrun.view.report.extra import needs
 from shortrun.view.report.static import figure_svg
 
@@ -78,6 +78,11 @@ def _block(block: Block) -> Iterator[str]:
         yield f"#columns(2, {code})" if block.text.count("\n") > LONG_CODE else f"#{code}"
     elif isinstance(block, Table):
         yield _table(block)
+    elif isinstance(block, RunCard):
+        yield f"#heading(level: 2, outlined: false, {_text(block.name)})"
+        facts = ", ".join(f"text(fill: rgb(\"#5b6570\"), {_text(name)}), {_text(fact)}" for name, fact in block.facts)
+        yield f"#grid(columns: (auto, 1fr), column-gutter: 8pt, row-gutter: 4pt, {facts})"
+        yield f"#raw(block: true, {_text(block.command)})"
     else:
         yield from _figure(block)
 

@@ -12,7 +12,7 @@ from shortrun.view.curve_charts import training_chart, validation_chart
 from shortrun.view.curves import Curves, read_curves
 from shortrun.view.glance import glance
 from shortrun.view.report.blocks import Block, Figure, Items, Paragraph, Section, Table
-from shortrun.view.report.names import file_name
+from shortrun.view.report.names import anchor
 from shortrun.view.report.subjects import NamedRun
 
 SHOWN = 3
@@ -42,7 +42,7 @@ def architecture_section(run: NamedRun, command: str) -> Section:
 
 def _curves(runs: Sequence[NamedRun], command: str) -> Iterator[Block]:
     curves: Mapping[str, Curves] = {run.name: read_curves(run.folder.path) for run in runs}
-    places = tuple(str(run.folder.path) for run in runs)
+    names = tuple(run.name for run in runs)
     for each in curves.values():
         for note in each.notes:
             yield Paragraph(note)
@@ -55,7 +55,7 @@ def _curves(runs: Sequence[NamedRun], command: str) -> Iterator[Block]:
         name="validation-loss",
         caption="Loss on the validation documents, nats per character, at each evaluation. The end of a line says whose it is.",
         chart=chart.to_dict(),
-        runs=places,
+        runs=names,
         command=command,
     )
     if any(len(each.steps_N) for each in curves.values()):
@@ -63,7 +63,7 @@ def _curves(runs: Sequence[NamedRun], command: str) -> Iterator[Block]:
             name="training",
             caption="Training loss of each step's batch, learning rate, and gradient norm before clipping.",
             chart=training_chart(curves).to_dict(),
-            runs=places,
+            runs=names,
             command=command,
         )
 
@@ -116,10 +116,10 @@ def _architecture(run: NamedRun, command: str) -> Iterator[Block]:
         yield Paragraph(str(error))
     else:
         yield Figure(
-            name=file_name("architecture", run.name),
+            name=anchor("architecture", run.name),
             caption=f"The model of {run.name}, read from the top.",
             svg=svg,
-            runs=(str(run.folder.path),),
+            runs=(run.name,),
             command=command,
         )
     yield Items(tuple((part.replace("_", " "), f"{count:,} parameters") for part, count in found.parameters.items()))

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from shortrun.study.table import ResultRow, StudyResult
 from shortrun.view.charts import study_chart
 from shortrun.view.report.blocks import Block, Figure, Items, Paragraph, Section, Table
-from shortrun.view.report.names import file_name
+from shortrun.view.report.names import anchor
 from shortrun.view.study import lines, sentences, verdict
+
+COSTS = ("parameters", "tokens", "passes", "FLOPs", "minutes")
+"""Columns of a study's table that stand in a table of their own, because a page has no room for all."""
 
 
 def study_section(study: StudyResult, command: str) -> Section:
@@ -38,15 +41,19 @@ def _blocks(study: StudyResult, command: str) -> Iterator[Block]:
     done = [row for row in study.rows if row.loss is not None]
     if done:
         yield Figure(
-            name=file_name("study", study.study),
+            name=anchor("study", study.study),
             caption=(
                 "Loss of each change, a point a seed and a bar their mean; beside it the difference from its reference with the "
                 "95 % interval. Green is better, red worse, grey a tie."
             ),
             chart=study_chart(study).to_dict(),
-            runs=tuple(row.runs[0] for row in done),
+            runs=tuple(row.change for row in done),
             command=command,
         )
     headings, *rows = lines(study)
-    yield Table(tuple(headings), tuple(rows), caption="Every change with its cost, which is that of one run")
+    costs = [at for at, heading in enumerate(headings) if heading in COSTS]
+    effects = [at for at in range(len(headings)) if at not in costs]
+    for columns, caption in ((effects, "What each change gave"), ([0, *costs], "What one run of each costs")):
+        picked = [tuple(row[at] for at in columns) for row in (headings, *rows)]
+        yield Table(picked[0], tuple(picked[1:]), caption)
     yield Items(tuple((row.change, " ".join(filter(None, (row.reason, effect(row))))) for row in study.rows))

@@ -85,7 +85,12 @@ class Subjects:
     def _of_sweeps(self) -> Iterator[tuple[str, Path, str]]:
         for sweep in self.sweeps:
             if sweep.best and sweep.best.run:
-                yield f"{sweep.sweep}, trial {sweep.best.number}", Path(sweep.best.run), ""
+                yield best_name(sweep), Path(sweep.best.run), ""
+
+
+def best_name(sweep: SweepReport) -> str:
+    """What the run of a sweep's best trial is called."""
+    return f"{sweep.sweep}, trial {sweep.best.number}" if sweep.best else sweep.sweep
 
 
 def _unique(name: str, taken: Mapping[str, Any]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shortrun.view.report.blocks import Block, Figure, Paragraph, Section, Table
-from shortrun.view.report.names import file_name
+from shortrun.view.report.names import anchor
+from shortrun.view.report.subjects import best_name
 from shortrun.view.sweep import SweepReport, number, summary
 from shortrun.view.sweep_charts import sweep_chart
 
@@ -22,10 +23,10 @@ def _blocks(sweep: SweepReport, command: str) -> Iterator[Block]:
         yield Paragraph(sentence)
     if any(trial.loss is not None for trial in sweep.trials):
         yield Figure(
-            name=file_name("sweep", sweep.sweep),
+            name=anchor("sweep", sweep.sweep),
             caption="Every trial's loss on the tuning documents, in the order of the trials and against each field searched.",
             chart=sweep_chart(sweep).to_dict(),
-            runs=tuple(trial.run for trial in sweep.trials if trial.run),
+            runs=(best_name(sweep),) if sweep.best else (),
             command=command,
         )
     fields = list(sweep.search)

@@ -51,7 +51,7 @@ def _blocks(run: NamedRun, trained: Trained, corpus: Corpus, command: str) -> It
         name="tokenizer",
         caption="How long documents are in tokens, and how often each entry is used in the training documents.",
         chart=tokenizer_chart(found).to_dict(),
-        runs=(str(run.folder.path),),
+        runs=(run.name,),
         command=command,
     )
     pieces = {key: ", ".join(shown_token(piece["token"]) for piece in told[key]) for key in ("most_frequent", "longest")}
