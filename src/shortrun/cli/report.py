@@ -115,7 +115,12 @@ def _write(made: Any, options: Any, tell: Callable[[str], None]) -> list[Path]:
     if not (options.html or options.pdf or options.myst or options.json):
         page = Path(f"{anchor(made.title)}.html")
     written = []
-    for path, write in ((page, write_html), (options.pdf, write_pdf), (options.myst, write_myst), (options.json, _write_json)):
+    for path, write in (
+        (page, write_html),
+        (options.pdf, write_pdf),
+        (options.myst, write_myst),
+        (options.json, _write_json),
+    ):
         if path:
             tell(f"writing {path}")
             try:

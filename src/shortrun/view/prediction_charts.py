@@ -30,7 +30,9 @@ def guesses_chart(guesses: Mapping[str, Sequence[Guess]], actual: str | None = N
         colour = alt.condition("datum.actual", alt.value(COLOURS["better"]), alt.value(COLOURS[""]))
         panels.append(
             bars.encode(
-                x=alt.X("probability:Q", title="probability", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, most])),
+                x=alt.X(
+                    "probability:Q", title="probability", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, most])
+                ),
                 y=alt.Y("token:N", sort=[row["token"] for row in rows], title=None, axis=alt.Axis(labelLimit=140)),
                 color=colour,
                 tooltip=["token:N", alt.Tooltip("probability:Q", format=".2%")],

@@ -35,12 +35,19 @@ def sweep_chart(sweep: SweepReport) -> altair.VConcatChart:
     told = ["trial:Q", alt.Tooltip("loss:Q", format=".4f"), "state:N", *(f"{_key(name)}:N" for name in sweep.search)]
     y = alt.Y("loss:Q", scale=alt.Scale(zero=False), title="tuning loss (nats/char)")
     points: Any = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, size=36, opacity=0.8)
-    line: Any = alt.Chart(alt.Data(values=so_far)).mark_line(interpolate="step-after", strokeWidth=1.5, color=COLOURS["better"])
-    history = points.encode(x=alt.X("trial:Q", title="trial; the line is the best so far"), y=y, color=colour, tooltip=told)
+    line: Any = alt.Chart(alt.Data(values=so_far)).mark_line(
+        interpolate="step-after", strokeWidth=1.5, color=COLOURS["better"]
+    )
+    history = points.encode(
+        x=alt.X("trial:Q", title="trial; the line is the best so far"), y=y, color=colour, tooltip=told
+    )
     history += line.encode(x="trial:Q", y="best:Q")
     slices = [
         points.encode(
-            x=alt.X(f"{_key(name)}:{_type(rows, name)}", title=name, scale=_scale(alt, rows, name)), y=y, color=colour, tooltip=told
+            x=alt.X(f"{_key(name)}:{_type(rows, name)}", title=name, scale=_scale(alt, rows, name)),
+            y=y,
+            color=colour,
+            tooltip=told,
         ).properties(width=190, height=180)
         for name in sweep.search
     ]

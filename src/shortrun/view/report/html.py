@@ -14,6 +14,7 @@ from shortrun.view.report.blocks import Figure, Report
 from shortrun.view.report.extra import needs
 from shortrun.view.report.names import anchor
 
+CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in range(32) if chr(code) not in "\t\n"}
 MOST_BYTES = 3_000_000
 """A page that is sent by mail or opened on a phone should stay below this."""
 
@@ -26,7 +27,9 @@ def write_html(report: Report, path: Path) -> None:
 def html(report: Report) -> str:
     """The page. Text is escaped by jinja2; charts' data stand in a script element that nothing in them can close."""
     jinja2 = needs("jinja2")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_finalize
+    )
     environment.globals["anchor"] = anchor
     environment.tests["kind"] = lambda block, name: type(block).__name__ == name
     charts = {figure.name: figure.chart for figure in report.figures if figure.chart}
@@ -54,6 +57,11 @@ def in_script(value: Any) -> str:
 def bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script (0.9 MB), which vl-convert brings along."""
     return str(needs("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
+
+
+def _finalize(value: Any) -> Any:
+    """Text without control characters, which HTML does not allow."""
+    return value.translate(CONTROLS) if type(value) is str else value
 
 
 def _drawing(figure: Figure) -> str:

@@ -23,7 +23,9 @@ def recipe_section(run: NamedRun) -> Section:
 def _repeat(runs: Sequence[NamedRun], command: str) -> Iterator[Block]:
     yield Paragraph("This report:")
     yield Code(command)
-    yield Paragraph("Each run, from its own folder. With the same versions, threads and kind of processor it has the same bits.")
+    yield Paragraph(
+        "Each run, from its own folder. With the same versions, threads and kind of processor it has the same bits."
+    )
     for run in runs:
         machine, data, scores = run.manifest["machine"], run.manifest["data"], run.scores
         facts = [("folder", str(run.folder.path)), ("data", f"{data['source']}, sha256 {data['sha256'][:12]}")]

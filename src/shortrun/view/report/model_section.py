@@ -27,7 +27,9 @@ def model_sections(models: Sequence[tuple[NamedRun, Trained]], command: str) -> 
     """Predictions, frequencies and samples of one model, or of two beside each other."""
     corpus, reason = _corpus(models[-1][0])
     if corpus is None:
-        yield Section("Predictions", (Paragraph(f"The run's data can't be read any more, so these are left out: {reason}"),))
+        yield Section(
+            "Predictions", (Paragraph(f"The run's data can't be read any more, so these are left out: {reason}"),)
+        )
     else:
         titles = [corpus.split("validation")[index] for index in range(min(TITLES, len(corpus.split("validation"))))]
         yield Section("Predictions", tuple(_predictions(models, titles, command)))

@@ -94,6 +94,10 @@ def _code(text: str) -> str:
 def _figure(figure: Figure) -> str:
     """The figure, links to the runs that it comes from, and the command that draws it again."""
     runs = ", ".join(f"[{escaped(run)}](#{anchor('run', run)})" for run in figure.runs)
-    parts = [escaped(figure.caption), f"Drawn from {runs}." if runs else "", f"`{figure.command}`" if figure.command else ""]
+    parts = [
+        escaped(figure.caption),
+        f"Drawn from {runs}." if runs else "",
+        f"`{figure.command}`" if figure.command else "",
+    ]
     told = "\n\n".join(filter(None, parts))
     return f":::{{figure}} figures/{figure.name}.svg\n:name: {figure.name}\n:width: 100%\n\n{told}\n:::"

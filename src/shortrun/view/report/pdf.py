@@ -80,7 +80,7 @@ def _block(block: Block) -> Iterator[str]:
         yield _table(block)
     elif isinstance(block, RunCard):
         yield f"#heading(level: 2, outlined: false, {_text(block.name)})"
-        facts = ", ".join(f"text(fill: rgb(\"#5b6570\"), {_text(name)}), {_text(fact)}" for name, fact in block.facts)
+        facts = ", ".join(f'text(fill: rgb("#5b6570"), {_text(name)}), {_text(fact)}' for name, fact in block.facts)
         yield f"#grid(columns: (auto, 1fr), column-gutter: 8pt, row-gutter: 4pt, {facts})"
         yield f"#raw(block: true, {_text(block.command)})"
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from shortrun.errors import counted
 from shortrun.study.table import ResultRow, StudyResult
 from shortrun.view.charts import study_chart
 from shortrun.view.report.blocks import Block, Figure, Items, Paragraph, Section, Table
@@ -23,7 +24,7 @@ def effect(row: ResultRow) -> str:
     """What was measured of a change, as a sentence."""
     if row.loss is None:
         return "Not measured: " + "; ".join(row.failures.values()) if row.failures else "Not run yet."
-    spread = "" if row.sd is None else f" ± {row.sd:.4f} over {row.seeds} seeds"
+    spread = "" if row.sd is None else f" ± {row.sd:.4f} over {counted(row.seeds, 'seed')}"
     told = f"Loss {row.loss:.4f}{spread}"
     if row.difference is None or row.interval is None:
         return told + "."

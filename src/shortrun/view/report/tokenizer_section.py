@@ -46,7 +46,9 @@ def _blocks(run: NamedRun, trained: Trained, corpus: Corpus, command: str) -> It
         "documents", "number", "given back", "unknown", "byte fallback", "tokens/char", "tokens/word", "mean length", "median", "95th",
         "longer than a block",
     )  # fmt: skip
-    yield Table(headings, tuple(rows), caption=f"{told['vocab_size']:,} entries; lengths in tokens, a document's end counted")
+    yield Table(
+        headings, tuple(rows), caption=f"{told['vocab_size']:,} entries; lengths in tokens, a document's end counted"
+    )
     yield Figure(
         name="tokenizer",
         caption="How long documents are in tokens, and how often each entry is used in the training documents.",
@@ -54,7 +56,9 @@ def _blocks(run: NamedRun, trained: Trained, corpus: Corpus, command: str) -> It
         runs=(run.name,),
         command=command,
     )
-    pieces = {key: ", ".join(shown_token(piece["token"]) for piece in told[key]) for key in ("most_frequent", "longest")}
+    pieces = {
+        key: ", ".join(shown_token(piece["token"]) for piece in told[key]) for key in ("most_frequent", "longest")
+    }
     unused = ", ".join(map(shown_token, told["never_used_examples"]))
     yield Items(
         (
