@@ -18,6 +18,7 @@ from rich.table import Table
 from shortrun.cache import Entry
 from shortrun.cards import CARDS, Technique
 from shortrun.errors import counted
+from shortrun.text.visible import visible as visible  # for whoever shows documents
 
 if TYPE_CHECKING:  # these import torch
     from shortrun.runs.result import Result
@@ -166,18 +167,6 @@ def duration(seconds: float) -> str:
 
 def perplexity(scores: dict[str, Any]) -> str:
     return "too large" if scores["perplexity"] is None else f"{scores['perplexity']:.2f}"
-
-
-def visible(document: str) -> str:
-    """The document with control characters escaped, so that what a model writes can't steer a terminal."""
-    return "".join(
-        c if c.isprintable() or c == "\N{ZERO WIDTH JOINER}" else c.encode("unicode_escape").decode() for c in document
-    )
-
-
-def shown_token(token: str) -> str:
-    """A token with its spaces made visible too."""
-    return visible(token).replace(" ", "\u2423")
 
 
 def shortened(text: str, most: int = 200) -> str:
