@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from shortrun.errors import ShortrunError
 from shortrun.runs.trained import Trained
 from shortrun.text.corpus import Corpus
+from shortrun.text.visible import shown_token
 from shortrun.view.diagnosis import Diagnosis, diagnose
-from shortrun.view.prediction_charts import frequencies_chart, guesses_chart, shown_token
-from shortrun.view.reading import Guess, Reading, read_each
+from shortrun.view.diagnosis_chart import frequencies_chart
+from shortrun.view.reading import Reading, read_each
+from shortrun.view.reading_charts import next_chart
 from shortrun.view.report.blocks import Block, Code, Figure, Items, Paragraph, Section, Table
 from shortrun.view.report.names import anchor
 from shortrun.view.report.subjects import NamedRun
@@ -51,14 +53,14 @@ def _predictions(models: Sequence[tuple[NamedRun, Trained]], titles: Sequence[st
         "(\N{OPEN BOX} is a space); the green one is what came next."
     )
     readings = {run.name: read_each(trained, titles, TOP) for run, trained in models}
-    for number, title in enumerate(titles):
+    for number in range(len(titles)):
         each = {name: found[number] for name, found in readings.items()}
         guesses, came, told = {}, None, []
         for name, reading in each.items():
             at = _middle(reading)
             token = reading.tokens[at]
             guesses[name] = token.guesses
-            came = token.token
+            came = token.id
             told.append(
                 f"{name} reads “{_text(reading, at)}”; then comes {shown_token(token.token)}, which it gives "
                 f"{token.probability:.1%} (place {token.rank:,})"
@@ -66,7 +68,7 @@ def _predictions(models: Sequence[tuple[NamedRun, Trained]], titles: Sequence[st
         yield Figure(
             name=anchor("prediction", str(number)),
             caption=". ".join(told) + ".",
-            chart=guesses_chart(guesses, came).to_dict(),
+            chart=next_chart(guesses, came).to_dict(),
             runs=tuple(run.name for run, _ in models),
             command=command,
         )

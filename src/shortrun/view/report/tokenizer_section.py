@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from shortrun.runs.trained import Trained
 from shortrun.text.corpus import Corpus
-from shortrun.view.prediction_charts import shown_token
+from shortrun.text.visible import shown_token
 from shortrun.view.report.blocks import Block, Figure, Items, Section, Table
 from shortrun.view.report.subjects import NamedRun
 from shortrun.view.tokenizer import report_on
