@@ -24,7 +24,7 @@ class Section:
     rows: list[tuple[str, ...]]
     text: int = 1
     documents: bool = False
-    """Whether the first column holds documents, whose characters mean nothing to Markdown."""
+    """Whether the first column holds texts of documents, whose characters mean nothing to Markdown."""
 
 
 def sections(found: Comparison) -> Iterator[Section]:
@@ -53,14 +53,7 @@ def sections(found: Comparison) -> Iterator[Section]:
         headings = ("run", "difference", "95 % interval", "p", "", "documents better", "worse")
         yield Section(f"difference from {first}, paired over documents", headings, rows)
     if found.steps:
-        columns = [column for name in names[1:] for column in (name, "improvement")]
-        rows = []
-        for step in found.steps:
-            cells = [f"{step.steps[0]:,}", "-" if step.epoch is None else f"{step.epoch:.2f}", f"{step.losses[0]:.4f}"]
-            for loss, improvement in zip(step.losses[1:], step.improvement_percent[1:], strict=True):
-                cells += [f"{loss:.4f}", f"{improvement:+.2f} %"]
-            rows.append(tuple(cells))
-        yield Section("validation loss by evaluation", (f"step of {first}", "epoch", first, *columns), rows, text=0)
+        yield _evaluations(found, names)
     for each in found.differences:
         for number, kind in enumerate(("better", "worse")):
             rows = [
@@ -78,7 +71,7 @@ def sections(found: Comparison) -> Iterator[Section]:
     if found.on is not None:
         rows = [
             (
-                span.text or "(its end)",
+                span.text.replace(" ", "\u2423") or "(its end)",
                 *(f"{nats:.2f}" for nats in span.nats),
                 *(f"{difference:+.2f}" for difference in span.differences[1:]),
             )
@@ -90,24 +83,40 @@ def sections(found: Comparison) -> Iterator[Section]:
         yield Section(f"surprisal in nats: {found.on}", ("text", *names, *more), rows, documents=True)
 
 
+def _evaluations(found: Comparison, names: tuple[str, ...]) -> Section:
+    """Each run's loss at each evaluation; its step beside it where runs have steps of their own."""
+    own = any(len(set(row.steps)) > 1 for row in found.steps)
+    headings = ["epoch"] if own else ["epoch", "step"]
+    for number, name in enumerate(names):
+        headings += [*(["step"] if own else []), name, *(["improvement"] if number else [])]
+    rows = []
+    for row in found.steps:
+        cells = ["-" if row.epoch is None else f"{row.epoch:.2f}"] + ([] if own else [f"{row.steps[0]:,}"])
+        for number, (step, loss) in enumerate(zip(row.steps, row.losses, strict=True)):
+            cells += [*([f"{step:,}"] if own else []), f"{loss:.4f}"]
+            cells += [f"{row.improvement_percent[number]:+.2f} %"] if number else []
+        rows.append(tuple(cells))
+    return Section("validation loss by evaluation", tuple(headings), rows, text=0)
+
+
 def sentences(found: Comparison) -> Iterator[str]:
     """What a reader has to know to read the tables."""
     if not found.recipe_differences:
         yield "The recipes are the same in everything that decides a run."
     if found.differences:
         seeds = sorted({run.recipe.train.seed for run in found.runs})
+        told = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         yield (
             "Intervals and p are the noise of the validation documents alone (paired bootstrap, sign-flip test over "
             f"{counted(len(found.runs[0].nats.nats_D) if found.runs[0].nats else 0, 'document')}). Seeds have noise of their "
-            f"own, and here is one run each (seed {', '.join(map(str, seeds))}): whether a change helps, a study with several "
-            "seeds says."
+            f"own, which one run each ({told}) can't show; a study with several seeds does."
         )
     yield from found.notes
 
 
 def markdown(found: Comparison) -> str:
     """The whole comparison."""
-    parts = [f"## {' and '.join(plain_cell(run.name) for run in found.runs)}", *sentences(found)]
+    parts = [f"## {', '.join(literal_cell(run.name) for run in found.runs)}", *sentences(found)]
     for section in sections(found):
         if section.rows:
             rules = tuple("---" if column < section.text else "---:" for column in range(len(section.headings)))
@@ -115,7 +124,7 @@ def markdown(found: Comparison) -> str:
             rows = ((first(row[0]), *map(plain_cell, row[1:])) for row in section.rows)
             lines = (map(plain_cell, section.headings), rules, *rows)
             table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-            parts += [f"### {plain_cell(section.title)}", table]
+            parts += [f"### {literal_cell(section.title)}", table]
     return "\n\n".join(parts) + "\n"
 
 
