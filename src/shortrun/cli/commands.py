@@ -46,6 +46,8 @@ usage: shortrun COMMAND ...
   sample RUN          write new documents with a run's model
   predict RUN TEXT    the likeliest next tokens, and how surprising each token of the text was
   tokenizer WHICH     what a run's, a file's or a recipe's tokenizer does to documents; --sizes compares vocabularies
+  show RUN            a run at a glance: what its recipe changes, losses, parameters, checkpoints, its curve
+  compare RUN RUN     runs side by side: recipes, losses, paired differences, the documents that make them
   study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
   sweep COMMAND       search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
   report RUN...       runs, studies and sweeps as one document: a page, a PDF, a site
@@ -67,6 +69,8 @@ def run(argv: list[str]) -> int:
         "sample": _sample,
         "predict": _predict,
         "tokenizer": _tokenizer,
+        "show": _show,
+        "compare": _compare,
         "study": _study,
         "sweep": _sweep,
         "report": _report,
@@ -209,6 +213,18 @@ def _tokenizer(argv: list[str]) -> None:
     from shortrun.cli.tokenizer import tokenizer
 
     tokenizer(argv)
+
+
+def _show(argv: list[str]) -> None:
+    from shortrun.cli.look import show_command
+
+    show_command(argv)
+
+
+def _compare(argv: list[str]) -> None:
+    from shortrun.cli.look import compare_command
+
+    compare_command(argv)
 
 
 def _study(argv: list[str]) -> None:

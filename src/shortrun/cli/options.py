@@ -77,6 +77,40 @@ class Eval(Common):
 
 
 @dataclasses.dataclass
+class Show(Common):
+    """Show a run at a glance, finished or not: what its recipe changes, its losses, budget, parameters and checkpoints, and
+    its curve.
+
+    Its recipe is set beside the shipped one that differs in the fewest fields.
+    """
+
+    run: RunFolderArgument = dataclasses.field(kw_only=True)
+    svg: Annotated[Path | None, arg(help="Draw its architecture into this .svg file.")] = None
+    chart: Annotated[
+        Path | None, arg(help="Draw its curves into this file: .svg, .png, .pdf or .html, which can be zoomed.")
+    ] = None
+
+
+@dataclasses.dataclass
+class Compare(Common):
+    """Compare runs with the first one: recipes, losses, paired differences over documents, evaluations, and the documents
+    that make the difference.
+
+    Nothing is scored anew but the text of --on. The noise that is shown is that of the documents; several seeds need a study.
+    """
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...", help="Two or more run folders.")] = ()
+    show: Annotated[int, arg(help="How many documents to show that are better, and that are worse.")] = 5
+    on: Annotated[str | None, arg(help="Compare the surprisals of each part of this text, by every run's model.")] = (
+        None
+    )
+    markdown: Annotated[bool, arg(help="Print it all as Markdown."), FlagCreatePairsOff] = False
+    chart: Annotated[
+        Path | None, arg(help="Draw the curves of all runs into this file: .svg, .png, .pdf or .html.")
+    ] = None
+
+
+@dataclasses.dataclass
 class Sample(Common):
     """Write new documents with a run's model."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,7 +165,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
 
 
-def perplexity(scores: dict[str, Any]) -> str:
+def perplexity(scores: Mapping[str, Any]) -> str:
     return "too large" if scores["perplexity"] is None else f"{scores['perplexity']:.2f}"
 
 

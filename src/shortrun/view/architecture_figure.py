@@ -14,13 +14,15 @@ from shortrun.model.gpt import GPT, Block
 from shortrun.model.language_model import LanguageModel
 from shortrun.model.mlp import SwiGLU
 from shortrun.recipe import Recipe
-from shortrun.view.drawing import MIDDLE, PART, Chip, Drawing
+from shortrun.view.drawing import CHIP, MIDDLE, PART, Chip, Drawing
 from shortrun.view.parts import parameters_by_part
 
 BLOCK_LEFT, BLOCK_RIGHT, SKIP, TIE = 30, 560, 62, 572
 """Where a block begins and ends, where what goes around its parts runs, and the line from the embedding to the head."""
-SIDE = 225
-"""How wide a part is that stands beside another."""
+SIDE, BESIDE = 225, 450
+"""How wide a part is that stands beside another, and a sentence below them all."""
+LONGEST = 80
+"""Letters of a title that the figure has room for."""
 
 
 def architecture_svg(recipe: Recipe, model: LanguageModel, title: str) -> str:
@@ -32,7 +34,7 @@ def architecture_svg(recipe: Recipe, model: LanguageModel, title: str) -> str:
         raise UserError(f"There is a figure of GPTs alone, and this model is a {type(model).__name__}")
     counts = {part: f"{count:,} parameters" for part, count in parameters_by_part(model).items()}
     it, drawing = recipe.model, Drawing()
-    drawing.text(24, 30, title, "title")
+    drawing.text(24, 30, title if len(title) <= LONGEST else f"{title[:LONGEST]}…", "title")
     drawing.text(
         24, 50, f"{model.count_parameters():,} parameters; in colour, what Mainrun's baseline has not", "quiet"
     )
@@ -62,8 +64,10 @@ def architecture_svg(recipe: Recipe, model: LanguageModel, title: str) -> str:
         loss.append(Chip(f"+ {recipe.train.rdrop:g} × R-Drop between two passes", on=True))
     drawing.y = drawing.part("loss", loss)
     for sentence in _besides(recipe):
-        drawing.y += 20
-        drawing.text(24, drawing.y + 4, sentence, "quiet")
+        drawing.y += 8
+        drawing.rect(MIDDLE - BESIDE / 2, drawing.y, BESIDE, CHIP, "chip on", 4)
+        drawing.text(MIDDLE, drawing.y + 15.5, sentence, "", "middle")
+        drawing.y += CHIP
     about = (
         f"{it.n_layer} blocks of width {it.d_model}, read from the top: token ids, embedding, blocks, norm, head, loss."
     )

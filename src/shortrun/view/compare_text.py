@@ -9,10 +9,18 @@ from typing import Any
 from shortrun.errors import counted
 from shortrun.recipe_file import toml_value
 from shortrun.view.compare import ComparedRun, Comparison
+from shortrun.view.paired_documents import RunDifference
 from shortrun.view.text import literal_cell, plain_cell
 
 LABEL_FIELDS = 2
 """A run that differs in more fields than that has no room for them in a chart."""
+
+
+LOSSES = (
+    "run", "loss", "95 % interval", "official (coverage)", "tuning", "parameters", "steps", "tokens", "FLOPs", "minutes",
+)  # fmt: skip
+DIFFERENCES = ("run", "difference", "95 % interval", "p", "", "documents better", "worse")
+Row = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -21,73 +29,93 @@ class Section:
 
     title: str
     headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: list[Row]
     text: int = 1
     documents: bool = False
-    """Whether the first column holds documents, whose characters mean nothing to Markdown."""
+    """Whether the first column holds texts of documents, whose characters mean nothing to Markdown."""
 
 
 def sections(found: Comparison) -> Iterator[Section]:
     """All tables: recipes first, then losses, differences, evaluations, documents, and the text that was asked for."""
     names = tuple(run.name for run in found.runs)
-    first = names[0]
-    fields = [(each.field, *map(_value, each.values)) for each in found.recipe_differences]
-    yield Section("recipes differ in", ("field", *names), fields, text=1 + len(names))
-    headings = ("run", "loss", "95 % interval", "official (coverage)", "tuning", "parameters", "steps", "tokens", "FLOPs", "minutes")  # fmt: skip
+    yield _recipes(found, names)
     yield Section(
-        "losses, nats per character of the validation documents", headings, [_losses(run) for run in found.runs]
+        "losses, nats per character of the validation documents", LOSSES, [_losses(run) for run in found.runs]
     )
     if found.differences:
-        rows = [
-            (
-                each.name,
-                f"{each.difference:+.4f}",
-                f"{each.interval[0]:+.4f} to {each.interval[1]:+.4f}",
-                f"{each.p:.3g}",
-                "tie" if each.tie else "better" if each.difference < 0 else "worse",
-                f"{each.better:,}",
-                f"{each.worse:,}",
-            )
-            for each in found.differences
-        ]
-        headings = ("run", "difference", "95 % interval", "p", "", "documents better", "worse")
-        yield Section(f"difference from {first}, paired over documents", headings, rows)
+        rows = [_difference(each) for each in found.differences]
+        yield Section(f"difference from {names[0]}, paired over documents", DIFFERENCES, rows)
     if found.steps:
-        columns = [column for name in names[1:] for column in (name, "improvement")]
-        rows = []
-        for step in found.steps:
-            cells = [f"{step.steps[0]:,}", "-" if step.epoch is None else f"{step.epoch:.2f}", f"{step.losses[0]:.4f}"]
-            for loss, improvement in zip(step.losses[1:], step.improvement_percent[1:], strict=True):
-                cells += [f"{loss:.4f}", f"{improvement:+.2f} %"]
-            rows.append(tuple(cells))
-        yield Section("validation loss by evaluation", (f"step of {first}", "epoch", first, *columns), rows, text=0)
+        yield _evaluations(found, names)
     for each in found.differences:
-        for number, kind in enumerate(("better", "worse")):
-            rows = [
-                (
-                    f"document {one.index}" if one.document is None else one.document,
-                    f"{one.difference:+.2f}",
-                    f"{one.nats[0]:.2f}",
-                    f"{one.nats[1]:.2f}",
-                )
-                for one in each.extremes[number]
-            ]
-            if rows:
-                title = f"documents that are {kind} with {each.name}, in nats"
-                yield Section(title, ("document", "difference", first, each.name), rows, documents=True)
+        yield from _documents(each, names[0])
     if found.on is not None:
-        rows = [
+        yield _surprisals(found, names, found.on)
+
+
+def _recipes(found: Comparison, names: tuple[str, ...]) -> Section:
+    rows: list[Row] = [(each.field, *map(_value, each.values)) for each in found.recipe_differences]
+    return Section("recipes differ in", ("field", *names), rows, text=1 + len(names))
+
+
+def _difference(found: RunDifference) -> Row:
+    low, high = found.interval
+    return (
+        found.name,
+        f"{found.difference:+.4f}",
+        f"{low:+.4f} to {high:+.4f}",
+        f"{found.p:.3g}",
+        "tie" if found.tie else "better" if found.difference < 0 else "worse",
+        f"{found.better:,}",
+        f"{found.worse:,}",
+    )
+
+
+def _documents(found: RunDifference, first: str) -> Iterator[Section]:
+    """Those that have become better, then those that have become worse."""
+    for kind, side in zip(("better", "worse"), found.extremes, strict=True):
+        rows: list[Row] = [
             (
-                span.text or "(its end)",
-                *(f"{nats:.2f}" for nats in span.nats),
-                *(f"{difference:+.2f}" for difference in span.differences[1:]),
+                f"document {each.index}" if each.document is None else each.document,
+                f"{each.difference:+.2f}",
+                f"{each.nats[0]:.2f}",
+                f"{each.nats[1]:.2f}",
             )
-            for span in found.spans
+            for each in side
         ]
-        total = [sum(span.nats[at] for span in found.spans) for at in range(len(names))]
-        rows.append(("all", *(f"{nats:.2f}" for nats in total), *(f"{nats - total[0]:+.2f}" for nats in total[1:])))
-        more = (f"{name} - {first}" for name in names[1:])
-        yield Section(f"surprisal in nats: {found.on}", ("text", *names, *more), rows, documents=True)
+        title = f"documents that are {kind} with {found.name}, in nats"
+        yield Section(title, ("document", "difference", first, found.name), rows, documents=True)
+
+
+def _surprisals(found: Comparison, names: tuple[str, ...], text: str) -> Section:
+    rows: list[Row] = [
+        (
+            span.text.replace(" ", "\u2423") or "(its end)",
+            *(f"{nats:.2f}" for nats in span.nats),
+            *(f"{difference:+.2f}" for difference in span.differences[1:]),
+        )
+        for span in found.spans
+    ]
+    total = [sum(span.nats[at] for span in found.spans) for at in range(len(names))]
+    rows.append(("all", *(f"{nats:.2f}" for nats in total), *(f"{nats - total[0]:+.2f}" for nats in total[1:])))
+    headings = ("text", *names, *(f"{name} - {names[0]}" for name in names[1:]))
+    return Section(f"surprisal in nats: {text}", headings, rows, documents=True)
+
+
+def _evaluations(found: Comparison, names: tuple[str, ...]) -> Section:
+    """Each run's loss at each evaluation; its step beside it where runs have steps of their own."""
+    own = any(len(set(row.steps)) > 1 for row in found.steps)
+    headings = ["epoch"] if own else ["epoch", "step"]
+    for number, name in enumerate(names):
+        headings += [*(["step"] if own else []), name, *(["improvement"] if number else [])]
+    rows: list[Row] = []
+    for row in found.steps:
+        cells = ["-" if row.epoch is None else f"{row.epoch:.2f}"] + ([] if own else [f"{row.steps[0]:,}"])
+        for number, (step, loss) in enumerate(zip(row.steps, row.losses, strict=True)):
+            cells += [*([f"{step:,}"] if own else []), f"{loss:.4f}"]
+            cells += [f"{row.improvement_percent[number]:+.2f} %"] if number else []
+        rows.append(tuple(cells))
+    return Section("validation loss by evaluation", tuple(headings), rows, text=0)
 
 
 def sentences(found: Comparison) -> Iterator[str]:
@@ -96,18 +124,18 @@ def sentences(found: Comparison) -> Iterator[str]:
         yield "The recipes are the same in everything that decides a run."
     if found.differences:
         seeds = sorted({run.recipe.train.seed for run in found.runs})
+        told = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         yield (
             "Intervals and p are the noise of the validation documents alone (paired bootstrap, sign-flip test over "
             f"{counted(len(found.runs[0].nats.nats_D) if found.runs[0].nats else 0, 'document')}). Seeds have noise of their "
-            f"own, and here is one run each (seed {', '.join(map(str, seeds))}): whether a change helps, a study with several "
-            "seeds says."
+            f"own, which one run each ({told}) can't show; a study with several seeds does."
         )
     yield from found.notes
 
 
 def markdown(found: Comparison) -> str:
     """The whole comparison."""
-    parts = [f"## {' and '.join(plain_cell(run.name) for run in found.runs)}", *sentences(found)]
+    parts = [f"## {', '.join(literal_cell(run.name) for run in found.runs)}", *sentences(found)]
     for section in sections(found):
         if section.rows:
             rules = tuple("---" if column < section.text else "---:" for column in range(len(section.headings)))
@@ -115,7 +143,7 @@ def markdown(found: Comparison) -> str:
             rows = ((first(row[0]), *map(plain_cell, row[1:])) for row in section.rows)
             lines = (map(plain_cell, section.headings), rules, *rows)
             table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-            parts += [f"### {plain_cell(section.title)}", table]
+            parts += [f"### {literal_cell(section.title)}", table]
     return "\n\n".join(parts) + "\n"
 
 
@@ -129,7 +157,7 @@ def chart_changes(found: Comparison) -> dict[str, str]:
     return changes
 
 
-def _losses(run: ComparedRun) -> tuple[str, ...]:
+def _losses(run: ComparedRun) -> Row:
     scores, interval = run.scores or {}, run.interval
 
     def told(key: str, form: str, by: float = 1.0) -> str:

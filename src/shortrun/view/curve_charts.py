@@ -161,7 +161,7 @@ def _ends(
     low, high = frame
     ends = {name: each.evaluations[-1].loss for name, each in runs.items()}
     order = sorted(ends, key=lambda name: -ends[name])
-    places = _apart([(high - ends[name]) / (high - low) * HEIGHT for name in order])
+    places = apart([(high - ends[name]) / (high - low) * HEIGHT for name in order])
     labels = [
         {
             "run": name,
@@ -175,7 +175,7 @@ def _ends(
     return marks.encode(x=alt.value("width"), y="at:Q", text="label:N", color=colour)
 
 
-def _apart(places: Sequence[float], least: float = LINE_HEIGHT) -> list[float]:
+def apart(places: Sequence[float], least: float = LINE_HEIGHT) -> list[float]:
     """The same heights in pixels, from the top, moved so that none is nearer to the next than a line is high.
 
     As little as can be: where lines touch, they stand around the mean of where they would be.

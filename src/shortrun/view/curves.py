@@ -33,6 +33,7 @@ class Evaluated:
 
     step: int
     epoch: float | None
+    """Epochs taken until then; the last step ends the last one."""
     tokens: int | None
     """Targets trained on until then."""
     seconds: float
@@ -48,6 +49,8 @@ class Curves:
     """All that a run's log says over its steps."""
 
     run: Path
+    epochs: int | None
+    """Of the whole run; None where the log does not say."""
     max_steps: int | None
     """Of the whole run; None before its first step."""
     steps_N: NDArray[np.int64]
@@ -75,19 +78,19 @@ def read_curves(run: Path) -> Curves:
     folder = RunFolder.open(run)
     damaged: list[int] = []
     training, evaluations = [], []
-    batches_per_epoch: int | None = None
+    epochs: int | None = None
     max_steps: int | None = None
     tokens = 0
     for number, event in _events(folder.metrics_file, damaged):
         try:
             match event.get("event"):
                 case "dataset_info":
-                    batches_per_epoch = event["batches_per_epoch"]
+                    epochs = event["epochs"]
                 case "training_step":
                     training.append(tuple(event[key] for key in TRAINING))
                     tokens, max_steps = event["tokens"], event["max_steps"]
                 case "validation_step":
-                    evaluations.append(_evaluated(event, batches_per_epoch, tokens))
+                    evaluations.append(_evaluated(event, epochs, tokens))
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"{folder.metrics_file}, line {number}: the event lacks what it should say: {error}"
@@ -100,6 +103,7 @@ def read_curves(run: Path) -> Curves:
     notes = [left_out + ", ".join(f"line {number}" for number in damaged)] if damaged else []
     return Curves(
         run=run,
+        epochs=epochs,
         max_steps=max_steps,
         steps_N=steps_N.astype(np.int64),
         tokens_N=tokens_N.astype(np.int64),
@@ -148,10 +152,10 @@ def _events(path: Path, damaged: list[int]) -> Iterator[tuple[int, dict[str, Any
             damaged.append(number)
 
 
-def _evaluated(event: dict[str, Any], batches_per_epoch: int | None, tokens: int) -> Evaluated:
+def _evaluated(event: dict[str, Any], epochs: int | None, tokens: int) -> Evaluated:
     return Evaluated(
         step=event["step"],
-        epoch=event["step"] / batches_per_epoch if batches_per_epoch else None,
+        epoch=None if epochs is None else event["step"] / event["max_steps"] * epochs,
         tokens=tokens or None,
         seconds=event["elapsed_time"],
         loss=event["document_loss"],

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from shortrun.errors import counted
 from shortrun.view.curves import Curves, Evaluated
 
+NEAR = 0.05
+"""Epochs that evaluations may be apart to be paired. Their steps are rounded down, so they fall behind a little at each."""
+
 
 @dataclass(frozen=True)
 class StepRow:
-    """Evaluations of all runs at the same step, or at the same epoch."""
+    """Evaluations of all runs at the same step, or near the same epoch."""
 
     epoch: float | None
     """Of the first run."""
@@ -23,18 +26,17 @@ class StepRow:
 
 
 def paired_steps(curves: Sequence[Curves]) -> tuple[list[StepRow], list[str]]:
-    """The rows, and a sentence where evaluations are paired by epochs or have no partner.
+    """The rows, and sentences about how they were paired and what had no partner.
 
-    Where all runs were evaluated at the same steps of epochs of the same length, rows are of the same step. Elsewhere they are
-    of the same epoch, to a step of either run, because an evaluation falls on the step nearest to its share of an epoch.
+    Where an epoch has as many steps in all runs, rows are of the same step. Elsewhere they are of nearly the same epoch.
     """
     first, *others = curves
     if not all(each.evaluations for each in curves):
         return [], []
-    by_step = all(_steps_an_epoch(each) == _steps_an_epoch(first) for each in others)
+    by_step = len({_steps_an_epoch(each) for each in curves}) == 1
     rows = []
     for at in first.evaluations:
-        partners = [_partner(at, each, by_step, _slack(first) + _slack(each)) for each in others]
+        partners = [_same_step(at, each) if by_step else _same_epoch(at, first, each) for each in others]
         found = [at, *(partner for partner in partners if partner is not None)]
         if len(found) == len(curves):
             rows.append(
@@ -47,32 +49,38 @@ def paired_steps(curves: Sequence[Curves]) -> tuple[list[StepRow], list[str]]:
             )
     sentences = []
     if not by_step:
-        sentences.append("An epoch has not as many steps in each run, so their evaluations are paired by epoch.")
-    most = max(len(each.evaluations) for each in curves)
-    if len(rows) < most:
-        where = "at the same step" if by_step else "at the same epoch"
-        sentences.append(f"{counted(most - len(rows), 'evaluation')} of a run had no partner {where} in every other.")
+        sentences.append(
+            "An epoch has not as many steps in each run, so evaluations are paired that lie within a twentieth of an epoch."
+        )
+    alone = max(len(each.evaluations) for each in curves) - len(rows)
+    if alone:
+        where = "at the same step" if by_step else "near the same epoch"
+        sentences.append(f"{counted(alone, 'evaluation')} of a run had no partner {where} in every other.")
     return rows, sentences
 
 
-def _partner(at: Evaluated, other: Curves, by_step: bool, slack: float) -> Evaluated | None:
-    if by_step:
-        return next((each for each in other.evaluations if each.step == at.step), None)
-    if at.step == 1:  # before the first epoch has begun, whatever its length
-        return next((each for each in other.evaluations if each.step == 1), None)
-    known = [
-        (abs(each.epoch - at.epoch), each) for each in other.evaluations if each.epoch and at.epoch and each.step > 1
+def _same_step(at: Evaluated, other: Curves) -> Evaluated | None:
+    return next((each for each in other.evaluations if each.step == at.step), None)
+
+
+def _same_epoch(at: Evaluated, first: Curves, other: Curves) -> Evaluated | None:
+    """The nearest evaluation of another run, if this one is also the nearest to it."""
+    if at.step == 1:  # before learning, however long an epoch is
+        return _same_step(at, other)
+    nearest = _nearest(at, other)
+    return nearest if nearest is not None and _nearest(nearest, first) == at else None
+
+
+def _nearest(at: Evaluated, other: Curves) -> Evaluated | None:
+    """The evaluation of another run that is nearest in epochs, and near enough."""
+    apart = [
+        (abs(each.epoch - at.epoch), each)
+        for each in other.evaluations
+        if each.step > 1 and each.epoch is not None and at.epoch is not None
     ]
-    distance, nearest = min(known, key=lambda pair: pair[0], default=(0.0, None))
-    return nearest if distance <= slack else None
+    distance, found = min(apart, key=lambda pair: pair[0], default=(NEAR, None))
+    return found if distance <= NEAR else None
 
 
 def _steps_an_epoch(curves: Curves) -> float | None:
-    last = curves.evaluations[-1]
-    return round(last.step / last.epoch, 6) if last.epoch else None
-
-
-def _slack(curves: Curves) -> float:
-    """Half a step, in epochs, and a little for rounding."""
-    steps = _steps_an_epoch(curves)
-    return 0.51 / steps if steps else 0.0
+    return curves.max_steps / curves.epochs if curves.max_steps and curves.epochs else None

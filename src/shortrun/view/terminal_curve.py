@@ -11,11 +11,11 @@ DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 
 def terminal_curve(
-    points: Sequence[tuple[float, float]], *, x: str, y: str, width: int = 64, height: int = 10, ascii: bool = False
+    points: Sequence[tuple[float, float]], *, x: str, y: str, width: int = 64, height: int = 10, plain: bool = False
 ) -> list[str]:
     """The lines of a plot of (x, y) points joined by straight lines; none where there are fewer than two points.
 
-    x, y: what the axes are. width, height: characters of the plot inside its axes. ascii: draw it in stars, for an output
+    x, y: what the axes are. width, height: characters of the plot inside its axes. plain: draw it in stars, for an output
     that has no braille.
     """
     if len({at for at, _ in points}) < 2:
@@ -35,10 +35,10 @@ def terminal_curve(
             cells[row // 4][column // 2] |= DOTS[row % 4][column % 2]
     labels = {0: _number(high), height - 1: _number(low)}
     margin = max(map(len, labels.values()))
-    side, corner, floor = ("|", "+", "-") if ascii else ("│", "└", "─")
+    side, corner, floor = ("|", "+", "-") if plain else ("│", "└", "─")
     lines = [f"{'':>{margin}} {y}"]
     for number, cells_of_row in enumerate(cells):
-        drawn = "".join(" " if not cell else "*" if ascii else chr(BRAILLE + cell) for cell in cells_of_row)
+        drawn = "".join(" " if not cell else "*" if plain else chr(BRAILLE + cell) for cell in cells_of_row)
         lines.append(f"{labels.get(number, ''):>{margin}} {side}{drawn}".rstrip())
     lines.append(f"{'':>{margin}} {corner}{floor * width}")
     ends = _number(left), _number(right)
