@@ -44,6 +44,7 @@ usage: shortrun COMMAND ...
   resume RUN          go on with a run, to the same end bit for bit
   eval RUN            score a run's model on its validation documents or on others
   sample RUN          write new documents with a run's model
+  check RUN           say which rules a run has kept, with the evidence; --official-log FILE judges a Mainrun log
   study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
   sweep COMMAND       search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
@@ -62,6 +63,7 @@ def run(argv: list[str]) -> int:
         "resume": _resume,
         "eval": _eval,
         "sample": _sample,
+        "check": _check,
         "study": _study,
         "sweep": _sweep,
         "recipes": _recipes,
@@ -195,6 +197,12 @@ def _sample(argv: list[str]) -> None:
         seed=options.seed,
     )
     print(json.dumps({"documents": documents}) if options.json else "\n".join(map(visible, documents)))
+
+
+def _check(argv: list[str]) -> None:
+    from shortrun.cli.check import check
+
+    check(argv)
 
 
 def _study(argv: list[str]) -> None:
