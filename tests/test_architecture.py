@@ -21,7 +21,7 @@ FOUNDATION: dict[str, set[str]] = {
     "recipe": {"errors", "disk"},
     "recipe_file": {"errors", "recipe"},
 }
-ROOMS = ["text", "tokens", "model", "optim", "score", "runs", "train", "study", "view", "cli"]
+ROOMS = ["text", "tokens", "model", "optim", "score", "runs", "train", "study", "check", "view", "cli"]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 
@@ -47,7 +47,7 @@ def may_import(part: str) -> set[str]:
     if part in ("cli", "__main__"):  # the door to everything
         return {*FOUNDATION, *ROOMS, "cards"}
     if part in ROOMS:
-        return {*FOUNDATION, *ROOMS[: ROOMS.index(part) + 1]} - ({"train"} if part == "view" else set())
+        return {*FOUNDATION, *ROOMS[: ROOMS.index(part) + 1]} - ({"train"} if part in ("check", "view") else set())
     return FOUNDATION.get(part, set())  # the cards use nothing
 
 
@@ -68,7 +68,7 @@ def test_every_folder_is_a_room_and_a_package() -> None:
 def test_what_reads_runs_needs_nothing_that_trains() -> None:
     """In a process of its own, whatever is imported by way of what else."""
     loaded = {}
-    for room in ("runs", "view"):
+    for room in ("runs", "check", "view"):
         names = [f"shortrun.{room}.{path.stem}" for path in MODULES if path.parent.name == room]
         assert len(names) > 1
         code = f"import json, sys, {', '.join(names)}; print(json.dumps(list(sys.modules)))"
@@ -76,6 +76,7 @@ def test_what_reads_runs_needs_nothing_that_trains() -> None:
         loaded[room] = {name.split(".")[1] for name in json.loads(done.stdout) if name.startswith("shortrun.")}
     assert "runs" in loaded["view"]
     assert not loaded["runs"] & {"optim", "train", "view", "cli"}
+    assert not loaded["check"] & {"optim", "train", "view", "cli"}
     assert not loaded["view"] & {"optim", "train", "cli"}
 
 

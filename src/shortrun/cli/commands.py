@@ -48,6 +48,7 @@ usage: shortrun COMMAND ...
   tokenizer WHICH     what a run's, a file's or a recipe's tokenizer does to documents; --sizes compares vocabularies
   show RUN            a run at a glance: what its recipe changes, losses, parameters, checkpoints, its curve
   compare RUN RUN     runs side by side: recipes, losses, paired differences, the documents that make them
+  check RUN           say which rules a run has kept, with the evidence; --official-log FILE judges a Mainrun log
   study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
   sweep COMMAND       search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
   report RUN...       runs, studies and sweeps as one document: a page, a PDF, a site
@@ -71,6 +72,7 @@ def run(argv: list[str]) -> int:
         "tokenizer": _tokenizer,
         "show": _show,
         "compare": _compare,
+        "check": _check,
         "study": _study,
         "sweep": _sweep,
         "report": _report,
@@ -225,6 +227,12 @@ def _compare(argv: list[str]) -> None:
     from shortrun.cli.look import compare_command
 
     compare_command(argv)
+
+
+def _check(argv: list[str]) -> None:
+    from shortrun.cli.check import check
+
+    check(argv)
 
 
 def _study(argv: list[str]) -> None:

@@ -161,6 +161,25 @@ class TokenizerOptions(Common):
 
 
 @dataclasses.dataclass
+class Check(Common):
+    """Say, rule by rule, what a run has kept or broken, and what can't be known, with the evidence.
+
+    Exit code 1 when a rule is broken. With --json, a list of `rule`, `verdict` (kept, broken, unknown) and `evidence`.
+    """
+
+    run: Annotated[Positional[Path | None], arg(metavar="RUN", help="The run folder.")] = None
+    rules: Annotated[str, arg(help="A shipped set of rules, or a TOML file of your own.")] = "mainrun"
+    official_log: Annotated[
+        Path | None, arg(metavar="FILE", help="Check this Mainrun log (JSON lines) instead of a run folder.")
+    ] = None
+    reported: Annotated[float | None, arg(help="The loss that is reported of that log's run.")] = None
+    quick: Annotated[
+        bool, arg(help="Only what the folder's own record answers: no data, no model."), FlagCreatePairsOff
+    ] = False
+    data: ResumeData = dataclasses.field(default_factory=ResumeData)
+
+
+@dataclasses.dataclass
 class Cache(Common):
     """Show what was prepared on this machine: corpora, tokenizers and ids, which all runs share.
 

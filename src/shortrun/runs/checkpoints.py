@@ -7,6 +7,7 @@ optimizer state and the counters in checkpoint.json are all there is to save; `t
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -188,3 +189,12 @@ def _checkpoint_paths(folder: RunFolder) -> list[Path]:
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Puts the weights that are scored into a model; raises RuntimeError where they are of another shape."""
     model.load_state_dict(load_file(checkpoint.path / WEIGHTS))
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Fingerprint of a model's weights: their names, shapes and bits, on whatever device they are."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
