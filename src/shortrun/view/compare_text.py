@@ -65,7 +65,7 @@ def _difference(found: RunDifference) -> Row:
         f"{found.difference:+.4f}",
         f"{low:+.4f} to {high:+.4f}",
         f"{found.p:.3g}",
-        "tie" if found.tie else "better" if found.difference < 0 else "worse",
+        ("tie" if found.tie else "better" if found.difference < 0 else "worse") + "?",
         f"{found.better:,}",
         f"{found.worse:,}",
     )
@@ -128,7 +128,7 @@ def sentences(found: Comparison) -> Iterator[str]:
         yield (
             "Intervals and p are the noise of the validation documents alone (paired bootstrap, sign-flip test over "
             f"{counted(len(found.runs[0].nats.nats_D) if found.runs[0].nats else 0, 'document')}). Seeds have noise of their "
-            f"own, which one run each ({told}) can't show; a study with several seeds does."
+            f"own, which one run each ({told}) can't show, hence the question marks; a study with several seeds does."
         )
     yield from found.notes
 
