@@ -23,7 +23,7 @@ from shortrun.study.sweep_file import shipped_sweeps
 
 if TYPE_CHECKING:  # these import torch or optuna
     from shortrun.study.table import StudyResult
-    from shortrun.view.report.subjects import Subjects
+    from shortrun.report.subjects import Subjects
     from shortrun.view.sweep import SweepReport
 
 
@@ -31,7 +31,7 @@ def report(argv: list[str]) -> None:
     """Writes a report in each form that was asked for; without any, a page beside nothing else in the current folder."""
     rest, overrides, mistakes = taken_from(argv, {"scale": Scale})
     options = tyro.cli(Report, prog="shortrun report", args=rest)
-    from shortrun.view.report.content import report_of
+    from shortrun.report.content import report_of
 
     with Console(stderr=True, highlight=False).status("reading") as status:
 
@@ -47,7 +47,7 @@ def report(argv: list[str]) -> None:
 
 def _subjects(options: Any, overrides: Any, mistakes: list[str], tell: Callable[[str], None]) -> Subjects:
     """What was named: run folders by their recipe.toml, studies and sweeps by their names or files."""
-    from shortrun.view.report.subjects import Subjects
+    from shortrun.report.subjects import Subjects
 
     runs: list[Path] = []
     studies: list[StudyResult] = []
@@ -106,10 +106,10 @@ def _runs_beside(path: Path) -> list[Path]:
 
 
 def _write(made: Any, options: Any, tell: Callable[[str], None]) -> list[Path]:
-    from shortrun.view.report.html import write_html
-    from shortrun.view.report.myst import write_myst
-    from shortrun.view.report.names import anchor
-    from shortrun.view.report.pdf import write_pdf
+    from shortrun.report.html import write_html
+    from shortrun.report.myst import write_myst
+    from shortrun.report.names import anchor
+    from shortrun.report.pdf import write_pdf
 
     page = options.html
     if not (options.html or options.pdf or options.myst or options.json):

@@ -11,9 +11,9 @@ from shortrun.view.compare_text import sections as comparison_tables
 from shortrun.view.curve_charts import training_chart, validation_chart
 from shortrun.view.curves import Curves, read_curves
 from shortrun.view.glance import glance
-from shortrun.view.report.blocks import Block, Figure, Items, Paragraph, Section, Table
-from shortrun.view.report.names import anchor
-from shortrun.view.report.subjects import NamedRun
+from shortrun.report.blocks import Block, Figure, Items, Paragraph, Section, Table
+from shortrun.report.names import anchor
+from shortrun.report.subjects import NamedRun
 
 SHOWN = 3
 """Documents that have become better and worse."""

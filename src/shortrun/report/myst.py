@@ -11,9 +11,9 @@ from pathlib import Path
 
 from shortrun.disk import write_atomically
 from shortrun.errors import UserError
-from shortrun.view.report.blocks import Block, Code, Figure, Items, Paragraph, Report, RunCard, Section, Table
-from shortrun.view.report.names import anchor
-from shortrun.view.report.static import figure_svg
+from shortrun.report.blocks import Block, Code, Figure, Items, Paragraph, Report, RunCard, Section, Table
+from shortrun.report.names import anchor
+from shortrun.report.static import figure_svg
 from shortrun.view.text import literal_cell
 
 CONF = '''"""Made by `shortrun report --myst`: sphinx-build -b html . _build"""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from shortrun.errors import counted
 from shortrun.recipe_file import to_toml
-from shortrun.view.report.blocks import Block, Code, Paragraph, RunCard, Section
-from shortrun.view.report.subjects import NamedRun
+from shortrun.report.blocks import Block, Code, Paragraph, RunCard, Section
+from shortrun.report.subjects import NamedRun
 
 
 def repeat_section(runs: Sequence[NamedRun], command: str) -> Section:

@@ -9,7 +9,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from shortrun.view.report.names import anchor
+from shortrun.report.names import anchor
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from shortrun.runs.trained import Trained
 from shortrun.text.corpus import Corpus
 from shortrun.text.visible import shown_token
-from shortrun.view.report.blocks import Block, Figure, Items, Section, Table
-from shortrun.view.report.subjects import NamedRun
+from shortrun.report.blocks import Block, Figure, Items, Section, Table
+from shortrun.report.subjects import NamedRun
 from shortrun.view.tokenizer import report_on
 from shortrun.view.tokenizer_charts import tokenizer_chart
 

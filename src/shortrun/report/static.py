@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shortrun.view.report.blocks import Figure
-from shortrun.view.report.extra import needs
+from shortrun.report.blocks import Figure
+from shortrun.report.extra import needs
 
 
 def figure_svg(figure: Figure) -> str:

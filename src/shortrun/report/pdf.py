@@ -9,9 +9,9 @@ from pathlib import Path
 
 from shortrun.disk import write_atomically
 from shortrun.errors import UserError
-from shortrun.view.report.blocks import Block, Code, Figure, Items, Paragraph, Report, RunCard, Table
-from shortrun.view.report.extra import needs
-from shortrun.view.report.static import figure_svg
+from shortrun.report.blocks import Block, Code, Figure, Items, Paragraph, Report, RunCard, Table
+from shortrun.report.extra import needs
+from shortrun.report.static import figure_svg
 
 PREAMBLE = """
 #set document(title: {title})

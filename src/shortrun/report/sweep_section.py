@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shortrun.view.report.blocks import Block, Figure, Paragraph, Section, Table
-from shortrun.view.report.names import anchor
-from shortrun.view.report.subjects import best_name
+from shortrun.report.blocks import Block, Figure, Paragraph, Section, Table
+from shortrun.report.names import anchor
+from shortrun.report.subjects import best_name
 from shortrun.view.sweep import SweepReport, number, summary
 from shortrun.view.sweep_charts import sweep_chart
 

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 
 from shortrun.errors import ShortrunError
 from shortrun.runs.trained import Trained
+from shortrun.score.evaluate import ScoringSet
 from shortrun.text.corpus import Corpus
 from shortrun.text.visible import shown_token
 from shortrun.view.diagnosis import Diagnosis, diagnose
 from shortrun.view.diagnosis_chart import frequencies_chart
 from shortrun.view.reading import Reading, read_each
 from shortrun.view.reading_charts import next_chart
-from shortrun.view.report.blocks import Block, Code, Figure, Items, Paragraph, Section, Table
-from shortrun.view.report.names import anchor
-from shortrun.view.report.subjects import NamedRun
-from shortrun.view.report.tokenizer_section import tokenizer_section
+from shortrun.report.blocks import Block, Code, Figure, Items, Paragraph, Section, Table
+from shortrun.report.names import anchor
+from shortrun.report.subjects import NamedRun
+from shortrun.report.tokenizer_section import tokenizer_section
 
 TITLES = 3
 """Validation documents whose predictions are shown."""
@@ -37,6 +38,8 @@ def model_sections(models: Sequence[tuple[NamedRun, Trained]], command: str) -> 
         yield Section("Predictions", tuple(_predictions(models, titles, command)))
         yield Section("Token frequencies", tuple(_frequencies(models, corpus, command)))
         yield tokenizer_section(*models[-1], corpus, command)
+        if "heldout" in corpus.ranges:
+            yield Section("Held-out documents", tuple(_heldout(models, corpus)))
     yield Section("Samples", tuple(_samples(models)))
 
 
@@ -117,6 +120,22 @@ def _frequencies(models: Sequence[tuple[NamedRun, Trained]], corpus: Corpus, com
             "training documents' frequencies"
         ),
     )  # fmt: skip
+
+
+def _heldout(models: Sequence[tuple[NamedRun, Trained]], corpus: Corpus) -> Iterator[Block]:
+    yield Paragraph(
+        "Documents that no choice was made on. A loss far above that on the validation documents says that a search has been "
+        "fitted to those."
+    )
+    rows = []
+    for run, trained in models:
+        scoring = ScoringSet.of_split(corpus, "heldout", trained.tokenizer)
+        found = scoring.evaluate(trained.model, trained.recipe.batches)
+        low, high = found.interval()
+        validation = f"{run.scores['loss']:.4f}" if run.scores else "-"
+        rows.append((run.name, f"{found.loss.loss:.4f}", f"{low:.4f} to {high:.4f}", validation))
+    documents = f"{len(corpus.split('heldout')):,} held-out documents"
+    yield Table(("run", "loss", "95 % interval", "on validation"), tuple(rows), caption=documents)
 
 
 def _samples(models: Sequence[tuple[NamedRun, Trained]]) -> Iterator[Block]:

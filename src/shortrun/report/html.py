@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from shortrun.disk import write_atomically
-from shortrun.view.report.blocks import Figure, Report
-from shortrun.view.report.extra import needs
-from shortrun.view.report.names import anchor
+from shortrun.report.blocks import Figure, Report
+from shortrun.report.extra import needs
+from shortrun.report.names import anchor
 
 CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in range(32) if chr(code) not in "\t\n"}
 MOST_BYTES = 3_000_000
@@ -71,4 +71,4 @@ def _drawing(figure: Figure) -> str:
 
 
 def _file(name: str) -> str:
-    return files("shortrun.view.report").joinpath(name).read_text(encoding="utf-8")
+    return files("shortrun.report").joinpath(name).read_text(encoding="utf-8")

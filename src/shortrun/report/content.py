@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 
 from shortrun.errors import ShortrunError
 from shortrun.runs.trained import Trained, load_trained
-from shortrun.view.report.blocks import Paragraph, Report, Section
-from shortrun.view.report.machine_section import recipe_section, repeat_section
-from shortrun.view.report.model_section import model_sections
-from shortrun.view.report.run_section import architecture_section, comparison_section, curves_section, results_section
-from shortrun.view.report.study_section import effect, study_section
-from shortrun.view.report.subjects import NamedRun, Subjects
-from shortrun.view.report.sweep_section import sweep_section
+from shortrun.report.blocks import Paragraph, Report, Section
+from shortrun.report.machine_section import recipe_section, repeat_section
+from shortrun.report.model_section import model_sections
+from shortrun.report.rules_section import rules_section
+from shortrun.report.run_section import architecture_section, comparison_section, curves_section, results_section
+from shortrun.report.study_section import effect, study_section
+from shortrun.report.subjects import NamedRun, Subjects
+from shortrun.report.sweep_section import sweep_section
 from shortrun.view.sweep import summary
 
 Tell = Callable[[str], None]
@@ -55,6 +56,7 @@ def _sections(
     if last is not runs[0]:
         yield comparison_section(runs[0], last)
     yield architecture_section(last, command)
+    yield rules_section(last)
     tell("looking into the models")
     chosen = [runs[0], last] if last is not runs[0] else [last]
     try:
