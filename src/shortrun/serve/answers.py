@@ -54,7 +54,8 @@ def _guess(trained: Trained, guess: Guess, *, first: bool) -> dict[str, Any]:
     text = None
     if not special and not tokenizer.is_fallback(guess.id):
         text = tokenizer.texts_of([guess.id])[0] if first else guess.token
-    return {"token": guess.token, "probability": guess.probability, "text": text, "end": guess.id == tokenizer.eos}
+    told = {"id": guess.id, "token": guess.token, "probability": guess.probability}
+    return {**told, "text": text, "end": guess.id == tokenizer.eos}
 
 
 class Sampling:

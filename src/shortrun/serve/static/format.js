@@ -17,7 +17,7 @@ export function level(surprisal) {
 
 // A token: spaces at its edges are shown to the eye, and left out for the ear.
 export function tokenText(guess) {
-  if (guess.end) return [h("span", { class: "special" }, "end of the headline")];
+  if (guess.end) return [h("span", { class: "special" }, "end")];
   const inner = guess.token.trim();
   const at = inner ? guess.token.indexOf(inner) : guess.token.length;
   const mark = (spaces) => (spaces ? [h("span", { class: "space", "aria-hidden": "true" }, "␣".repeat(spaces.length))] : []);

@@ -8,7 +8,7 @@ export function renderPlace(parent, reading, at) {
   const next = at === reading.tokens.length - 1;
   const title = next ? ["Next token"] : ["Instead of ", ...tokenText(token)];
   const told = next
-    ? `An end here would have ${percent(token.probability)}.`
+    ? "Click one to take it."
     : `It came as number ${token.rank.toLocaleString("en")} with ${percent(token.probability)}: ${nats(token.surprisal)} nats.`;
   parent.querySelector("h4").replaceChildren(...title);
   parent.querySelector("p").textContent = told;

@@ -32,16 +32,18 @@ export async function* sample(question, signal) {
   const response = await answer("api/sample", question, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
+  let whole = false;
   for (;;) {
     const { done, value } = await reader.read();
+    if (done && whole) return;
     if (done) throw new Error("The server has ended before all titles were there");
     const lines = (rest + value).split("\n");
     rest = lines.pop();
     for (const line of lines) {
       const told = JSON.parse(line);
       if (told.error) throw new Error(told.error);
-      if (told.done) return;
-      yield told;
+      if (told.done) whole = true;
+      else yield told;
     }
   }
 }

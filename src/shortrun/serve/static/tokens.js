@@ -11,11 +11,12 @@ export function renderTokens(parent, reading, at, on) {
     (number) =>
       h("button", {
         type: "button",
-        focus: () => on.look(number),
-        click: (event) => event.currentTarget.focus(), // Safari does not focus a button that is clicked
-        mouseenter: () => on.hover(number),
+        focus: ({ currentTarget }) => currentTarget.on.look(number),
+        click: ({ currentTarget }) => currentTarget.focus(), // Safari does not focus a button that is clicked
+        mouseenter: ({ currentTarget }) => currentTarget.on.hover(number),
       }),
     (button, token, number) => {
+      button.on = on; // a button outlives the text that it was made for
       const part = number < last && token.text === "";
       button.className = [level(token.surprisal), part && "part", number === last && "end"].filter(Boolean).join(" ");
       button.textContent = number === last ? "end" : part ? token.token : token.text;
