@@ -22,6 +22,8 @@ JsonFlag = Annotated[
 ]
 RunFolderArgument = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
 
+ChartFile = Annotated[Path | None, arg(help="Draw it into this file: .svg, .png, .pdf or .html.")]
+
 
 @dataclasses.dataclass
 class Common:
@@ -131,6 +133,7 @@ class Predict(Common):
     val: Annotated[int | None, arg(help="Read the run's validation document of this number, from 0, instead.")] = None
     at: Annotated[int | None, arg(help="Stop after so many tokens, and show what really came next.")] = None
     top: Annotated[int, arg(help="How many of the likeliest tokens to show.")] = 10
+    chart: ChartFile = None
     diagnose: Annotated[
         bool,
         arg(help="Say also whether the model has learnt more than how frequent each token is; takes some seconds."),
@@ -154,7 +157,7 @@ class TokenizerOptions(Common):
         tuple[int, ...], arg(help="Learn tokenizers of these vocabulary sizes too, and compare them.")
     ] = ()
     show: Annotated[int, arg(help="How many pieces to list of each kind.")] = 10
-    chart: Annotated[Path | None, arg(help="Draw it into this file: .svg, .png, .pdf or .html.")] = None
+    chart: ChartFile = None
 
 
 @dataclasses.dataclass
@@ -199,7 +202,7 @@ class StudyShow(StudyOptions):
         bool, arg(help="Compare on the validation documents, which is written down with its date."), FlagCreatePairsOff
     ] = False
     markdown: Annotated[bool, arg(help="Print the table as Markdown."), FlagCreatePairsOff] = False
-    chart: Annotated[Path | None, arg(help="Draw it into this file: .svg, .png, .pdf or .html.")] = None
+    chart: ChartFile = None
 
 
 @dataclasses.dataclass

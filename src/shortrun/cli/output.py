@@ -18,7 +18,7 @@ from rich.table import Table
 from shortrun.cache import Entry
 from shortrun.cards import CARDS, Technique
 from shortrun.errors import counted
-from shortrun.view.text import visible as visible
+from shortrun.text.visible import visible as visible  # for whoever shows documents
 
 if TYPE_CHECKING:  # these import torch
     from shortrun.runs.result import Result
@@ -167,11 +167,6 @@ def duration(seconds: float) -> str:
 
 def perplexity(scores: Mapping[str, Any]) -> str:
     return "too large" if scores["perplexity"] is None else f"{scores['perplexity']:.2f}"
-
-
-def shown_token(token: str) -> str:
-    """A token with its spaces made visible too."""
-    return visible(token).replace(" ", "\u2423")
 
 
 def shortened(text: str, most: int = 200) -> str:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.bar import Bar
@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from shortrun.cli.options import Predict, positive, utf8
-from shortrun.cli.output import show, shown_token, visible
+from shortrun.cli.output import show
 from shortrun.errors import ShortrunError, UserError, counted
+from shortrun.text.visible import shown_token, visible
 
 if TYPE_CHECKING:  # these import torch
     from shortrun.runs.trained import Trained
@@ -54,6 +55,11 @@ def predict(argv: list[str]) -> None:
             f"--at {options.at}: the text has {counted(len(reading.tokens) - 1, 'token')}, so the end comes at "
             f"{len(reading.tokens) - 1}"
         )
+    if options.chart:
+        from shortrun.view.charts import save
+        from shortrun.view.reading_charts import reading_chart
+
+        save(reading_chart(reading, options.at), options.chart)
     found = _diagnosis(options.run, trained) if options.diagnose else None
     if options.json:
         told = {"run": str(options.run), "validation_document": options.val, **reading.as_dict(options.at)}
@@ -104,8 +110,7 @@ def show_reading(reading: Reading, at: int | None) -> None:
         f"whole text: {reading.nats:.2f} nats, {reading.loss:.4f} nats per character "
         f"({counted(reading.characters, 'character')}, the end counted as 5)"
     )
-    guesses = reading.next if at is None else reading.tokens[at].guesses
-    show(_bars("what comes next" if read else "what comes first", guesses))
+    show(_bars("what comes next" if read else "what comes first", reading.guesses_at(at)))
     if at is not None:
         actual = reading.tokens[at]
         line = Text("what really came: ").append(shown_token(actual.token), style="bold")

@@ -16,10 +16,11 @@ from rich.text import Text
 
 from shortrun.cli.flags import Overrides, taken_from
 from shortrun.cli.options import TokenizerOptions
-from shortrun.cli.output import show, show_pairs, shortened, shown_token, visible
-from shortrun.errors import ShortrunError, UserError
+from shortrun.cli.output import shortened, show, show_pairs
+from shortrun.errors import ShortrunError, UserError, counted
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import COMMAND_LINE, Layers, load_recipe, named_file, shipped_recipes
+from shortrun.text.visible import shown_token, visible
 
 if TYPE_CHECKING:
     from shortrun.text.corpus import Corpus
@@ -130,7 +131,9 @@ def _compared(subject: Subject, sizes: Sequence[int]) -> list[TokenizerReport]:
     if not sizes:
         return []
     if subject.recipe is None or subject.corpus is None:
-        raise UserError("--sizes learns tokenizers of a recipe's kind from its documents: give a RECIPE, or a RUN that has them")
+        raise UserError(
+            "--sizes learns tokenizers of a recipe's kind from its documents: give a RECIPE, or a RUN that has them"
+        )
     from shortrun.tokens.kinds import tokenizer_for
     from shortrun.view.tokenizer import report_on
 
@@ -159,7 +162,7 @@ def show_tokenizer(name: str, report: TokenizerReport, count: int) -> None:
     if report.train:
         print(
             f"never used in training documents: {found['never_used']:,} of {found['pieces']:,} pieces "
-            f"({found['never_used_share']:.1%}), and {found['bytes_never_used']:,} single bytes"
+            f"({found['never_used_share']:.1%}), and {counted(found['bytes_never_used'], 'single byte')}"
         )
         if found["never_used_examples"]:
             print("  " + "  ".join(shortened(shown_token(token), 40) for token in found["never_used_examples"]))
@@ -207,8 +210,8 @@ def _show_pieces(heading: str, pieces: Sequence[Mapping[str, Any]]) -> None:
     table.add_column("share", justify="right")
     for piece in pieces:
         known = piece["count"] is not None
-        counted = (f"{piece['count']:,}", f"{piece['share']:.2%}") if known else ("-", "-")
-        table.add_row(Text(shortened(shown_token(piece["token"]), 60)), *counted)
+        numbers = (f"{piece['count']:,}", f"{piece['share']:.2%}") if known else ("-", "-")
+        table.add_row(Text(shortened(shown_token(piece["token"]), 60)), *numbers)
     show(table)
 
 
@@ -226,4 +229,6 @@ def show_sizes(rows: Sequence[Mapping[str, Any]]) -> None:
             f"{row['never_used']:,} ({row['never_used_share']:.1%})",
         )
     show(table)
-    print("Lengths are of validation documents, with their ends; pieces never used are those that no training document has.")
+    print(
+        "Lengths are of validation documents, with their ends; pieces never used are those that no training document has."
+    )

@@ -73,9 +73,9 @@ class BPE(Tokenizer):
         return [token for encoding in encodings for token in encoding.ids]
 
     def bytes_of(self, token: int) -> bytes:
-        spelled = self._bpe.id_to_token(token)
+        spelled = self._bpe.id_to_token(token) or ""
         if token in (self.pad, self.eos, self.unk) or not BYTES.keys() >= set(spelled):
-            return str(spelled).encode()
+            return spelled.encode()
         return bytes(BYTES[letter] for letter in spelled)
 
     def texts_of(self, ids: Sequence[int]) -> list[str]:

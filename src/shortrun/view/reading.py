@@ -23,7 +23,6 @@ from shortrun.runs.trained import Trained
 from shortrun.score.losses import EOS_CHARACTERS
 from shortrun.score.predictions import predictions
 from shortrun.tokens.encoded import EncodedDocuments
-from shortrun.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,10 @@ class Reading:
         """The likeliest tokens behind the whole text, the end among what could come."""
         return self.tokens[-1].guesses
 
+    def guesses_at(self, at: int | None) -> tuple[Guess, ...]:
+        """The likeliest tokens after the first `at` tokens, or behind the whole text."""
+        return self.next if at is None else self.tokens[at].guesses
+
     @cached_property
     def nats(self) -> float:
         """-log p of the text and its end."""
@@ -111,7 +114,7 @@ class Reading:
             "nats": self.nats,
             "characters": self.characters,
             "tokens": [{**token.as_dict(), "guesses": _dicts(token.guesses)} for token in told],
-            "next": _dicts(self.next if at is None else self.tokens[at].guesses),
+            "next": _dicts(self.guesses_at(at)),
             "actual": None if at is None else self.tokens[at].as_dict(),
         }
 

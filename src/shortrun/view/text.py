@@ -1,15 +1,10 @@
-"""Texts of documents and names, made safe for a terminal and for Markdown."""
+"""Texts of documents and names, made safe for a Markdown table."""
 
 from __future__ import annotations
 
 import re
 
-
-def visible(document: str) -> str:
-    """The document with control characters escaped, so that what a model writes can't steer a terminal."""
-    return "".join(
-        c if c.isprintable() or c == "\N{ZERO WIDTH JOINER}" else c.encode("unicode_escape").decode() for c in document
-    )
+from shortrun.text.visible import visible
 
 
 def plain_cell(text: str) -> str:

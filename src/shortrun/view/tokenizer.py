@@ -109,7 +109,9 @@ class Vocabulary:
     def of(cls, tokenizer: Tokenizer) -> Vocabulary:
         ids = range(tokenizer.vocab_size)
         spelled = [tokenizer.bytes_of(token) for token in ids]
-        special_V = np.isin(ids, [token for token in (tokenizer.pad, tokenizer.eos, tokenizer.unk) if token is not None])
+        special_V = np.isin(
+            ids, [token for token in (tokenizer.pad, tokenizer.eos, tokenizer.unk) if token is not None]
+        )
         fallback_V = np.array([tokenizer.is_fallback(token) for token in ids])
         texts = [data.decode(errors="ignore") for data in spelled]
         whole = ~special_V & ~fallback_V

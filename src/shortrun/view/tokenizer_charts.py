@@ -48,7 +48,7 @@ def length_chart(lengths: Mapping[str, NDArray[np.int64]], block_size: int) -> a
         for edge, count in zip(edges, np.histogram(lengths_D, bins=edges)[0].tolist(), strict=False)
     ]
     colour = alt.Color("split:N", title=None, scale=alt.Scale(domain=list(lengths), range=list(COLOURS)))
-    drawn = (
+    layers = [
         alt.Chart(alt.Data(values=values))
         .mark_line(interpolate="step-after")
         .encode(
@@ -57,12 +57,11 @@ def length_chart(lengths: Mapping[str, NDArray[np.int64]], block_size: int) -> a
             color=colour,
             tooltip=["split:N", "length:Q", alt.Tooltip("share:Q", format=".2%")],
         )
-    )
+    ]
     if block_size <= most:
-        drawn += (
-            alt.Chart(alt.Data(values=[{"block": block_size}])).mark_rule(strokeDash=[3, 3]).encode(x="block:Q")
-        )
-    chart: altair.LayerChart = alt.layer(drawn).properties(width=330, height=220, title="lengths")
+        block = alt.Chart(alt.Data(values=[{"block": block_size}]))
+        layers.append(block.mark_rule(strokeDash=[3, 3]).encode(x="block:Q"))
+    chart: altair.LayerChart = alt.layer(*layers).properties(width=330, height=220, title="lengths")
     return chart
 
 
@@ -76,8 +75,10 @@ def frequency_chart(counts_V: NDArray[np.int64]) -> altair.Chart:
         alt.Chart(alt.Data(values=values))
         .mark_line(color=COLOURS[0])
         .encode(
-            x=alt.X("rank:Q", title="rank of the entry", scale=alt.Scale(type="log")),
-            y=alt.Y("count:Q", title="times in training documents", scale=alt.Scale(type="log")),
+            x=alt.X("rank:Q", title="rank of the entry", scale=alt.Scale(type="log"), axis=alt.Axis(grid=False)),
+            y=alt.Y(
+                "count:Q", title="times in training documents", scale=alt.Scale(type="log"), axis=alt.Axis(grid=False)
+            ),
             tooltip=["rank:Q", "count:Q"],
         )
         .properties(width=330, height=220, title="how often entries are used")
@@ -95,13 +96,13 @@ def sizes_chart(rows: Sequence[Mapping[str, Any]]) -> altair.HConcatChart:
         .mark_line(point=True, color=COLOURS[0])
         .encode(
             x=x,
-            y=alt.Y(f"{name}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(format=form)),
+            y=alt.Y(f"{name}:Q", title=title, scale=alt.Scale(zero=zero), axis=alt.Axis(format=form)),
             tooltip=["vocab_size:Q", alt.Tooltip(f"{name}:Q", format=form)],
         )
         .properties(width=330, height=180)
-        for name, title, form in (
-            ("mean_length", "tokens of a validation document", ".1f"),
-            ("never_used_share", "pieces never used in training documents", ".1%"),
+        for name, title, form, zero in (
+            ("mean_length", "tokens of a validation document", ".1f", False),
+            ("never_used_share", "pieces never used in training", ".1%", True),
         )
     ]
     chart: altair.HConcatChart = alt.hconcat(*panels, spacing=24)
