@@ -179,6 +179,8 @@ def test_help_is_worth_reading_and_needs_no_torch() -> None:
         "sample",
         "predict",
         "tokenizer",
+        "show",
+        "compare",
         "recipes",
         "plan",
         "techniques",
