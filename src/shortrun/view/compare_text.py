@@ -8,6 +8,7 @@ from typing import Any
 
 from shortrun.errors import counted
 from shortrun.recipe_file import toml_value
+from shortrun.text.visible import shown_token
 from shortrun.view.compare import ComparedRun, Comparison
 from shortrun.view.paired_documents import RunDifference
 from shortrun.view.text import literal_cell, plain_cell
@@ -90,7 +91,7 @@ def _documents(found: RunDifference, first: str) -> Iterator[Section]:
 def _surprisals(found: Comparison, names: tuple[str, ...], text: str) -> Section:
     rows: list[Row] = [
         (
-            span.text.replace(" ", "\u2423") or "(its end)",
+            shown_token(span.text) or "(its end)",
             *(f"{nats:.2f}" for nats in span.nats),
             *(f"{difference:+.2f}" for difference in span.differences[1:]),
         )
