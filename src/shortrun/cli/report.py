@@ -22,8 +22,8 @@ from shortrun.study.study_file import shipped_studies
 from shortrun.study.sweep_file import shipped_sweeps
 
 if TYPE_CHECKING:  # these import torch or optuna
-    from shortrun.study.table import StudyResult
     from shortrun.report.subjects import Subjects
+    from shortrun.study.table import StudyResult
     from shortrun.view.sweep import SweepReport
 
 

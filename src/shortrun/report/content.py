@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from shortrun.errors import ShortrunError
-from shortrun.runs.trained import Trained, load_trained
 from shortrun.report.blocks import Paragraph, Report, Section
 from shortrun.report.machine_section import recipe_section, repeat_section
 from shortrun.report.model_section import model_sections
@@ -16,6 +15,7 @@ from shortrun.report.run_section import architecture_section, comparison_section
 from shortrun.report.study_section import effect, study_section
 from shortrun.report.subjects import NamedRun, Subjects
 from shortrun.report.sweep_section import sweep_section
+from shortrun.runs.trained import Trained, load_trained
 from shortrun.view.sweep import summary
 
 Tell = Callable[[str], None]
