@@ -59,7 +59,7 @@ def test_the_texts_of_its_tokens_are_the_document(tokenizer: Tokenizer, document
     ids = tokenizer.encode(document)
     assert "".join(tokenizer.texts_of(ids)) == document
     spelled = b"".join(tokenizer.bytes_of(token) for token in ids)
-    assert spelled.removeprefix(b" ") == document.encode().removeprefix(b" ")
+    assert spelled in (document.encode(), b" " + document.encode())
     assert all(
         tokenizer.piece(token).encode() == tokenizer.bytes_of(token) or tokenizer.is_fallback(token) for token in ids
     )
