@@ -27,8 +27,7 @@ class Pieces(Tokenizer):
 
     def __init__(self, serialised: str) -> None:
         super().__init__(serialised)
-        model = base64.b64decode(json.loads(serialised)["model"])
-        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=self.model)
         self.vocab_size = self._pieces.vocab_size()
         self.pad, self.eos, self.unk = self._pieces.pad_id(), self._pieces.eos_id(), self._pieces.unk_id()
         self._space_mark = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()]
@@ -43,6 +42,19 @@ class Pieces(Tokenizer):
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._pieces.decode(list(ids)))
+
+    @property
+    def model(self) -> bytes:
+        """The sentencepiece model, as its library writes it into a file."""
+        return base64.b64decode(json.loads(self.serialised)["model"])
+
+    def entries(self) -> list[tuple[str, float, bool]]:
+        """Each entry with its log-probability, 0 in whole pieces, and whether a text can be spelled with it."""
+        one = self._pieces
+        return [
+            (one.id_to_piece(n), one.get_score(n), not (one.is_control(n) or one.is_unknown(n) or one.is_byte(n)))
+            for n in range(self.vocab_size)
+        ]
 
 
 def train_pieces(documents: Iterable[str], settings: TokenizerConfig) -> Pieces:
