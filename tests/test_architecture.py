@@ -21,7 +21,8 @@ FOUNDATION: dict[str, set[str]] = {
     "recipe": {"errors", "disk"},
     "recipe_file": {"errors", "recipe"},
 }
-ROOMS = ["text", "tokens", "model", "optim", "score", "runs", "train", "study", "view", "cli"]
+ROOMS = ["text", "tokens", "model", "optim", "score", "runs", "train", "study", "view", "export", "cli"]
+NEVER = {"view": {"train"}, "export": {"train", "study", "view"}}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 
@@ -47,7 +48,7 @@ def may_import(part: str) -> set[str]:
     if part in ("cli", "__main__"):  # the door to everything
         return {*FOUNDATION, *ROOMS, "cards"}
     if part in ROOMS:
-        return {*FOUNDATION, *ROOMS[: ROOMS.index(part) + 1]} - ({"train"} if part == "view" else set())
+        return {*FOUNDATION, *ROOMS[: ROOMS.index(part) + 1]} - NEVER.get(part, set())
     return FOUNDATION.get(part, set())  # the cards use nothing
 
 
@@ -68,7 +69,7 @@ def test_every_folder_is_a_room_and_a_package() -> None:
 def test_what_reads_runs_needs_nothing_that_trains() -> None:
     """In a process of its own, whatever is imported by way of what else."""
     loaded = {}
-    for room in ("runs", "view"):
+    for room in ("runs", "view", "export"):
         names = [f"shortrun.{room}.{path.stem}" for path in MODULES if path.parent.name == room]
         assert len(names) > 1
         code = f"import json, sys, {', '.join(names)}; print(json.dumps(list(sys.modules)))"
@@ -77,6 +78,7 @@ def test_what_reads_runs_needs_nothing_that_trains() -> None:
     assert "runs" in loaded["view"]
     assert not loaded["runs"] & {"optim", "train", "view", "cli"}
     assert not loaded["view"] & {"optim", "train", "cli"}
+    assert not loaded["export"] & {"optim", "train", "study", "view", "cli"}
 
 
 def test_the_documentation_names_every_module_and_room() -> None:

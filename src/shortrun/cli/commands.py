@@ -44,6 +44,8 @@ usage: shortrun COMMAND ...
   resume RUN          go on with a run, to the same end bit for bit
   eval RUN            score a run's model on its validation documents or on others
   sample RUN          write new documents with a run's model
+  export RUN DIR      hand a run's model on: a class of transformers with its tokenizer, or an ONNX graph
+  verify EXPORT       check that an export gives what the trained model gave
   study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
   sweep COMMAND       search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
@@ -62,6 +64,8 @@ def run(argv: list[str]) -> int:
         "resume": _resume,
         "eval": _eval,
         "sample": _sample,
+        "export": _export,
+        "verify": _verify,
         "study": _study,
         "sweep": _sweep,
         "recipes": _recipes,
@@ -195,6 +199,18 @@ def _sample(argv: list[str]) -> None:
         seed=options.seed,
     )
     print(json.dumps({"documents": documents}) if options.json else "\n".join(map(visible, documents)))
+
+
+def _export(argv: list[str]) -> None:
+    from shortrun.cli.export import export_command
+
+    export_command(argv)
+
+
+def _verify(argv: list[str]) -> None:
+    from shortrun.cli.export import verify_command
+
+    verify_command(argv)
 
 
 def _study(argv: list[str]) -> None:

@@ -51,7 +51,12 @@ def write_fast_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) ->
     """tokenizer.json and tokenizer_config.json, by which `AutoTokenizer.from_pretrained` makes it."""
     fast = fast_tokenizer(tokenizer)
     (folder / FILE).write_text(fast.to_str(pretty=True), encoding="utf-8")
-    ids = {"bos_token": tokenizer.eos, "eos_token": tokenizer.eos, "pad_token": tokenizer.pad, "unk_token": tokenizer.unk}
+    ids = {
+        "bos_token": tokenizer.eos,
+        "eos_token": tokenizer.eos,
+        "pad_token": tokenizer.pad,
+        "unk_token": tokenizer.unk,
+    }
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{name: fast.id_to_token(token) for name, token in ids.items() if token is not None},

@@ -43,6 +43,11 @@ class Pieces(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._pieces.decode(list(ids)))
 
+    @classmethod
+    def of_model(cls, model: bytes, kind: str) -> Pieces:
+        """From a sentencepiece model and its kind in the recipe."""
+        return cls(json.dumps({"kind": kind, "model": base64.b64encode(model).decode()}))
+
     @property
     def model(self) -> bytes:
         """The sentencepiece model, as its library writes it into a file."""
@@ -96,4 +101,4 @@ def train_pieces(documents: Iterable[str], settings: TokenizerConfig) -> Pieces:
                 f"use at least {needed[1]}"
             ) from None
         raise UserError(f"sentencepiece can't train on these documents: {error}") from None
-    return Pieces(json.dumps({"kind": settings.kind, "model": base64.b64encode(model.getvalue()).decode()}))
+    return Pieces.of_model(model.getvalue(), settings.kind)
