@@ -5,6 +5,7 @@ Shapes: B rows, T positions.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import shutil
@@ -19,12 +20,12 @@ from safetensors.torch import load_file, save_file
 
 from shortrun.disk import file_sha256, json_sha256
 from shortrun.errors import ShortrunError, UserError
-from shortrun.export import formats
 from shortrun.export.classes import HELD, NEEDS, obstacles
 from shortrun.export.exported import Exported, OfTransformers, read_exported
 from shortrun.export.formats import FORMATS, GRAPH, WEIGHTS, never_written
 from shortrun.export.parity import Continuation, Parity
 from shortrun.export.verify import MANIFEST, read_manifest, verify
+from shortrun.export.weights import tensors_of
 from shortrun.export.write import export
 from shortrun.model.make import make_model
 from shortrun.recipe import ModelConfig
@@ -109,7 +110,11 @@ def test_every_field_of_the_model_is_held_or_can_stand_in_the_way() -> None:
 
 
 def test_each_need_alone_is_an_obstacle() -> None:
-    others = {"positions": ("learned", "rotary"), "norm": ("layernorm", "rmsnorm"), "mlp": ("gelu", "relu2", "swiglu")}
+    others: dict[str, tuple[Any, ...]] = {
+        "positions": ("learned", "rotary"),
+        "norm": ("layernorm", "rmsnorm"),
+        "mlp": ("gelu", "relu2", "swiglu"),
+    }
     others |= {"block": ("sequential", "parallel"), "output_gate": (False, True), "qk_norm": (False, True)}
     for name, base in (("GPT2LMHeadModel", {}), ("LlamaForCausalLM", LLAMA)):
         assert not obstacles(tiny_recipe(None, model=base), name)
@@ -338,10 +343,9 @@ def test_a_folder_that_is_not_empty_or_inside_the_run_is_refused(runs: Callable[
 def test_a_missing_library_is_a_sentence(
     runs: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = formats.importlib.util.find_spec
-    monkeypatch.setattr(
-        formats.importlib.util, "find_spec", lambda name: None if name in ("transformers", "onnx") else find(name)
-    )
+    find = importlib.util.find_spec
+    missing = ("transformers", "onnx")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in missing else find(name))
     for format in FORMATS:
         with pytest.raises(UserError, match=rf"pip install 'shortrun\[{format}\]'"):
             export(runs("gpt2"), tmp_path / "out", format)
@@ -350,14 +354,13 @@ def test_a_missing_library_is_a_sentence(
 def test_an_export_that_does_not_pass_never_appears(
     runs: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = formats.tensors_of
 
     def damaged(model: Any, name: str) -> dict[str, torch.Tensor]:
-        tensors = whole(model, name)
+        tensors = tensors_of(model, name)
         tensors["transformer.h.0.attn.c_attn.weight"].mul_(1.5)
         return tensors
 
-    monkeypatch.setattr(formats, "tensors_of", damaged)
+    monkeypatch.setattr("shortrun.export.formats.tensors_of", damaged)
     with pytest.raises(ShortrunError, match="so none was written: logits differ"):
         export(runs("gpt2"), tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -113,7 +113,7 @@ def _ends(model: GPT, embeddings: str, norm: str) -> dict[str, Tensor]:
 
 def _norm(name: str, norm: nn.Module) -> dict[str, Tensor]:
     assert isinstance(norm, nn.LayerNorm | nn.RMSNorm)
-    found = {f"{name}.weight": norm.weight}
+    found: dict[str, Tensor] = {f"{name}.weight": norm.weight}
     if isinstance(norm, nn.LayerNorm):
         bias: Tensor | None = norm.bias
         found[f"{name}.bias"] = torch.zeros_like(norm.weight) if bias is None else bias
