@@ -22,6 +22,7 @@ from shortrun.disk import file_sha256, json_sha256
 from shortrun.errors import ShortrunError, UserError
 from shortrun.export.classes import HELD, NEEDS, obstacles
 from shortrun.export.exported import Exported, OfTransformers, read_exported
+from shortrun.export.fast_tokenizer import read_fast_tokenizer
 from shortrun.export.formats import FORMATS, GRAPH, WEIGHTS, never_written
 from shortrun.export.parity import Continuation, Parity
 from shortrun.export.verify import MANIFEST, read_manifest, verify
@@ -124,6 +125,18 @@ def test_each_need_alone_is_an_obstacle() -> None:
                 (line,) = obstacles(tiny_recipe(None, model={**base, need.field: value}), name)
                 assert f"model.{need.field} = " in line
                 assert need.because in line
+
+
+def test_a_pipeline_goes_on_as_our_model_does(exported: Callable[[str, str], Path]) -> None:
+    """It begins after one `<eos>`, and the space before the first new word is kept."""
+    transformers = pytest.importorskip("transformers")
+    out = exported("gpt2", "hf")
+    pipeline = transformers.pipeline("text-generation", str(out))
+    fast = read_fast_tokenizer(out)
+    for one in Parity.read(out).continuations:
+        if one.prefix:
+            (found,) = pipeline(one.prefix, do_sample=False, max_new_tokens=len(one.ids))
+            assert found["generated_text"] == one.prefix + fast.decode(one.ids)
 
 
 @pytest.fixture(scope="module")
@@ -338,6 +351,18 @@ def test_a_folder_that_is_not_empty_or_inside_the_run_is_refused(runs: Callable[
         export(runs("gpt2"), tmp_path)
     with pytest.raises(UserError, match="inside the run"):
         export(runs("gpt2"), runs("gpt2") / "export")
+
+
+def test_data_that_has_moved_is_found_where_it_is_said_to_be(titles_file: Path, tmp_path: Path) -> None:
+    train(tiny_recipe(titles_file), tmp_path / "run", max_steps=1)
+    moved = titles_file.rename(tmp_path / "moved.txt")
+    with pytest.raises(UserError, match=r"titles\.txt"):
+        export(tmp_path / "run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    done = run_command("export", tmp_path / "run", tmp_path / "out", "--data.path", moved)
+    assert done.returncode == 0, done.stderr
+    assert "stopped before its last step" in (tmp_path / "out" / "README.md").read_text()
+    assert run_command("verify", tmp_path / "out", tmp_path / "run", "--data.path", moved).returncode == 0
 
 
 def test_a_missing_library_is_a_sentence(

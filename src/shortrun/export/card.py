@@ -17,7 +17,7 @@ LOADING = {
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 model = AutoModelForCausalLM.from_pretrained("{name}")
 written = model.generate(**tokenizer("{prefix}", return_tensors="pt"))
-print(tokenizer.decode(written[0], skip_special_tokens=True))
+print(tokenizer.decode(written[0], skip_special_tokens=True){without_space})
 """,
     "onnx": """import numpy, onnxruntime, tokenizers
 tokenizer = tokenizers.Tokenizer.from_file("{name}/tokenizer.json")
@@ -33,7 +33,8 @@ def card(folder: RunFolder, manifest: dict[str, Any], name: str) -> str:
     """README.md of an export, whose `manifest` is what export.json will hold; `name` is its folder's."""
     format, facts, recipe = manifest["format_name"], manifest["model"], folder.recipe()
     library = "transformers" if format == "hf" else "onnx"
-    loading = LOADING[format].format(name=name, prefix="Show HN:", eos=facts["eos_token"])
+    without_space = '.removeprefix(" ")' if manifest["tokenizer"]["space_before"] else ""
+    loading = LOADING[format].format(name=name, prefix="Show HN:", eos=facts["eos_token"], without_space=without_space)
     kind = f"a {facts['name']}" if format == "hf" else f"an {facts['name']}"
     return f"""---
 library_name: {library}
@@ -123,6 +124,10 @@ def _limits(manifest: dict[str, Any]) -> str:
         f"parity.json holds the first {DOCUMENTS} validation documents as they are. Mind their licence before you publish it.",
         *facts["notes"],
     ]
+    if tokenizer["space_before"]:
+        lines.append(
+            "The tokenizer puts a space before each document, which is there when a whole document is decoded."
+        )
     if tokenizer["kind"] in ("unigram", "character"):
         lines.append(
             "tokenizer.json is made of the sentencepiece model tokenizer.model. Where two ways to cut a text are equally "

@@ -1,7 +1,10 @@
 """A run's tokenizer as one of the `tokenizers` library alone, which transformers loads as a fast tokenizer.
 
-Our classes do three things around their libraries that a file has to say by itself. A space is put before each document and
-taken away again. The text of a special token stays text. A document begins after one `<eos>`.
+Our classes do three things around their libraries that a file has to say by itself. A space is put before each document. The
+text of a special token stays text. A document begins after one `<eos>`.
+
+That space is not taken away again in decoding, because what a model goes on with is often decoded by itself, and would lose
+the space before its first word.
 
 Byte-level BPE is the library's own, so its ids are the same for every text. sentencepiece adds scores up in float32 and the
 library in float64, so that two ways to cut a text that are equally likely, such as "ee" + "e" and "e" + "ee", may fall
@@ -90,14 +93,17 @@ def differing(tokenizer: Tokenizer, documents: Documents) -> list[str]:
     return found
 
 
+def begins_with_a_space(fast: HFTokenizer) -> bool:
+    """Whether a document that is decoded has a space more at its beginning."""
+    return fast.normalizer is not None
+
+
 def _bpe(tokenizer: BPE) -> HFTokenizer:
     fast = HFTokenizer.from_str(tokenizer.serialised)
     settings = json.loads(tokenizer.serialised)
     if (settings["pre_tokenizer"] or {}).get("add_prefix_space"):  # which leaves a text that begins with a space alone
         fast.normalizer = normalizers.Prepend(" ")
         fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if fast.normalizer is not None:
-        fast.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     return fast
 
 

@@ -20,7 +20,7 @@ from shortrun import __version__
 from shortrun.disk import file_sha256, json_sha256, sync, write_json
 from shortrun.errors import ShortrunError, UserError, did_you_mean
 from shortrun.export.card import write_card
-from shortrun.export.fast_tokenizer import differing, fast_tokenizer
+from shortrun.export.fast_tokenizer import begins_with_a_space, differing, fast_tokenizer
 from shortrun.export.formats import FORMATS, SENTENCEPIECE, never_written, require_extra
 from shortrun.export.parity import parity_of
 from shortrun.export.verify import FORMAT, MANIFEST, Verification, validation_documents, verify
@@ -120,7 +120,12 @@ def _tokenizer_facts(trained: Trained, documents: Documents) -> dict[str, Any]:
     found = differing(trained.tokenizer, documents)
     if found and not isinstance(trained.tokenizer, Pieces):
         raise ShortrunError(f"The fast tokenizer gives other ids for {len(found)} documents, the first {found[0]!r}")
-    return {"kind": trained.recipe.tokenizer.kind, "checked": len(documents), "differing": len(found)}
+    return {
+        "kind": trained.recipe.tokenizer.kind,
+        "space_before": begins_with_a_space(fast_tokenizer(trained.tokenizer)),
+        "checked": len(documents),
+        "differing": len(found),
+    }
 
 
 def _require_free(out: Path, run: Path) -> None:
