@@ -21,7 +21,21 @@ FOUNDATION: dict[str, set[str]] = {
     "recipe": {"errors", "disk"},
     "recipe_file": {"errors", "recipe"},
 }
-ROOMS = ["text", "tokens", "model", "optim", "score", "runs", "train", "study", "check", "view", "report", "export", "cli"]
+ROOMS = [
+    "text",
+    "tokens",
+    "model",
+    "optim",
+    "score",
+    "runs",
+    "train",
+    "study",
+    "check",
+    "view",
+    "report",
+    "export",
+    "cli",
+]
 READERS: dict[str, set[str]] = {
     "check": {"train"}, "view": {"train"}, "report": {"train"}, "export": {"train", "study", "view", "report"},
 }  # fmt: skip
