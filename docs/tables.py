@@ -31,7 +31,17 @@ MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DO
 def results() -> str:
     """Every whole run of a shipped recipe, the lowest loss first."""
     rows = sorted((row for row in _runs() if row["whole"]), key=lambda row: float(row["loss"]))
-    headings = ("recipe", "claimed", "`official_loss`", "coverage", "`loss`", "`bits_per_byte`", "minutes", "machine", "commit")
+    headings = (
+        "recipe",
+        "claimed",
+        "`official_loss`",
+        "coverage",
+        "`loss`",
+        "`bits_per_byte`",
+        "minutes",
+        "machine",
+        "commit",
+    )
     return _table(headings, [_row(row) for row in rows])
 
 
@@ -59,7 +69,9 @@ def heldout() -> str:
         if held := row.get("heldout"):
             low, high = held["interval"]
             told = f"{held['loss']:.4f} ({low:.4f} to {high:.4f})"
-            rows.append((f"`{row['recipe']}`", held["claimed"] or "–", _loss(held["official_loss"]), told, _loss(row["loss"])))
+            rows.append(
+                (f"`{row['recipe']}`", held["claimed"] or "–", _loss(held["official_loss"]), told, _loss(row["loss"]))
+            )
     return _table(headings, rows)
 
 
@@ -154,7 +166,9 @@ def main() -> None:
         _add(options)
     elif options.command == "study":
         told = json.loads(options.result.read_text(encoding="utf-8"))
-        (RESULTS / f"{told['study']}.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (RESULTS / f"{told['study']}.json").write_text(
+            json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     for page in PAGES:
         page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -204,7 +204,8 @@ def test_runs_of_other_documents_are_not_paired(runs: tuple[Path, Path], tmp_pat
 
 def test_an_unfinished_run_is_compared_in_recipe_and_curve(runs: tuple[Path, Path], copied: Path) -> None:
     RunFolder(copied).remove_result()
-    found = compare(runs[0], copied)
+    found = compare(runs[0], copied, "--on", "Show HN")
+    assert f"The text was read by the model of copied after {load_trained(copied).step} steps." in found["notes"]
     assert found["differences"] == []
     assert (found["runs"][1]["loss"], found["runs"][1]["interval"]) == (None, None)
     assert found["steps"]

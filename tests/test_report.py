@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from shortrun.cli.commands import run
 from shortrun.errors import UserError
-from shortrun.study.table import ResultRow, StudyResult
 from shortrun.report.blocks import Code, Figure, Items, Paragraph, Report, RunCard, Section, Table
 from shortrun.report.content import report_of
 from shortrun.report.html import MOST_BYTES, html, write_html
@@ -24,6 +23,7 @@ from shortrun.report.myst import write_myst
 from shortrun.report.pdf import document, write_pdf
 from shortrun.report.study_section import effect
 from shortrun.report.subjects import Subjects
+from shortrun.study.table import ResultRow, StudyResult
 from shortrun.view.sweep import SearchCost, SweepReport, TrialRow
 
 HOSTILE = [

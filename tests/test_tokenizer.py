@@ -59,7 +59,7 @@ def test_the_texts_of_its_tokens_are_the_document(tokenizer: Tokenizer, document
     ids = tokenizer.encode(document)
     assert "".join(tokenizer.texts_of(ids)) == document
     spelled = b"".join(tokenizer.bytes_of(token) for token in ids)
-    assert spelled.removeprefix(b" ") == document.encode().removeprefix(b" ")
+    assert spelled in (document.encode(), b" " + document.encode())
     assert all(
         tokenizer.piece(token).encode() == tokenizer.bytes_of(token) or tokenizer.is_fallback(token) for token in ids
     )
@@ -127,7 +127,7 @@ def test_documents_taken_a_few_at_a_time_have_the_same_ids(
 def test_bpes_stream_is_the_joined_text_encoded(kind: str, documents: list[str], titles: list[str]) -> None:
     """As the original encodes it: one text, in which "<eos>" is an end wherever it stands."""
     bpe = bpe_of(kind, tuple(titles))
-    whole = HFTokenizer.from_str(bpe._serialised).encode("".join(document + "<eos>" for document in documents))
+    whole = HFTokenizer.from_str(bpe.serialised).encode("".join(document + "<eos>" for document in documents))
     assert joined(bpe, documents) == whole.ids
 
 

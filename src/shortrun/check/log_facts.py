@@ -7,13 +7,12 @@ revisions of the titles (`titles`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from shortrun.check.events import EventLog, number, read_events, whole
-from shortrun.check.titles import REFRESHED, REVISIONS, TITLES, Revision, likely_revisions, revision_of
+from shortrun.check.titles import REFRESHED, REVISIONS, TITLES, Revision, revision_of
 from shortrun.errors import UserError
 
 ACCUMULATION = (
@@ -97,14 +96,22 @@ class OfficialLog:
     def steps(self) -> list[int | None]:
         return [whole(event, "step") for event in self.log.all("training_step")]
 
+    @property
+    def ends_at(self) -> int:
+        """The last step that the log tells of, be it of training or of an evaluation."""
+        return max(
+            (step for step in [*self.steps(), *(at for at, _ in self.evaluations())] if step is not None), default=0
+        )
+
     def evaluations(self) -> list[Evaluated]:
         return [Evaluated(whole(event, "step"), number(event, "loss")) for event in self.log.all("validation_step")]
 
-    def last_evaluation(self) -> Evaluated:
-        evaluations = self.evaluations()
-        if not evaluations or evaluations[-1].loss is None or evaluations[-1].step is None:
+    def last_evaluation(self) -> tuple[int, float]:
+        """Step and loss of the last evaluation."""
+        step, loss = self.evaluations()[-1] if self.evaluations() else (None, None)
+        if step is None or loss is None:
             raise UserError("the log holds no evaluation that ends in a number")
-        return evaluations[-1]
+        return step, loss
 
     @property
     def standard(self) -> bool:
@@ -117,20 +124,15 @@ class OfficialLog:
         )
 
     def revisions(self) -> list[Revision]:
-        """The revisions of the titles that it may be about, the likeliest first; all that fit its date where none is likelier."""
+        """The revisions of the titles that it may be about: the one with its tokens, or all that there were at its date."""
         exact = revision_of(self.info("tokens_per_epoch"))
         if exact and self.vocab_size == 16_000:
             return [exact]
-        likely = [one for one, _ in likely_revisions(self.info("tokens_per_epoch"), self.vocab_size)]
-        return self._of_its_date(likely) or self._of_its_date(REVISIONS) or list(REVISIONS)
-
-    def _of_its_date(self, revisions: Iterable[Revision]) -> list[Revision]:
-        """Without those that the hub did not have when the log was written."""
         written = number(self.log.first("hyperparameters_configured"), "timestamp")
         if written is None:
-            return list(dict.fromkeys(revisions))
+            return list(REVISIONS)
         gone = REVISIONS[0] if written >= REFRESHED else REVISIONS[-1]
-        return [one for one in dict.fromkeys(revisions) if one is not gone]
+        return [one for one in REVISIONS if one is not gone]
 
     def characters(self) -> Range:
         """Of the joined validation text."""
@@ -144,14 +146,18 @@ class OfficialLog:
 
     def validation_tokens(self) -> Range:
         """From the training tokens: validation titles are as long as others, within 1 %."""
-        share = self.setting("val_frac")
-        if share >= 1:
-            raise UserError("the log does not say which share of the titles is for validation")
         tokens = self.info("tokens_per_epoch")
         exact = revision_of(tokens) if self.standard and self.vocab_size == 16_000 else None
-        middle = exact.validation_tokens if exact else tokens * share / (1 - share)
-        off = 0.001 if exact else 0.01
-        return Range(middle * (1 - off), middle * (1 + off))
+        if exact:
+            return Range(exact.validation_tokens * 0.999, exact.validation_tokens * 1.001)
+        info = self.log.first("dataset_info")
+        titles = int(self.setting("num_titles"))
+        trained = whole(info, "titles_count") or int(titles * (1 - self.setting("val_frac")))
+        validated = whole(info, "validation_documents") or titles - int(titles * (1 - self.setting("val_frac")))
+        if trained <= 0 or validated <= 0:
+            raise UserError("the log does not say how many titles are for validation")
+        middle = tokens * validated / trained
+        return Range(middle * 0.99, middle * 1.01)
 
     def nats_a_token(self) -> tuple[Range, float]:
         """What a token costs the model of an early evaluation, and the loss of that evaluation per character.

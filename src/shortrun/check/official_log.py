@@ -57,7 +57,7 @@ def steps(run: OfficialLog) -> Finding:
     case.holds(repeated == 0, f"{counted(repeated, 'step')} more than once")
     case.holds(repeated > 0 or known == sorted(known), "the steps are not in order")
     case.holds(max(known, default=0) <= total, f"step {max(known, default=0):,} is beyond the last, {total:,}")
-    case.holds(max(known, default=0) >= total, f"the log ends at step {max(known, default=0):,} of {total:,}")
+    case.holds(run.ends_at >= total, f"the log ends at step {run.ends_at:,} of {total:,}")
     for name in ("training_step", "validation_step"):
         wrong = [event for event in run.log.all(name) if number(event, "loss") is None]
         case.holds(not wrong, f"{counted(len(wrong), name)} whose loss is no number")
@@ -96,9 +96,8 @@ def data(run: OfficialLog) -> Finding:
         return Finding("kept", f"{tokens:,} training tokens with 16,000 entries: {exact.name}")
     likely = likely_revisions(tokens, vocabulary)
     told = " or ".join(dict.fromkeys(f"{one.name} by a {kind}" for one, kind in likely if one in run.revisions()))
-    return Finding(
-        "unknown", f"{tokens:,} training tokens with {vocabulary:,} entries: {told or 'of no revision that is known'}"
-    )
+    told = f"about as many as of {told}" if told else "of no revision that is known"
+    return Finding("unknown", f"{tokens:,} training tokens with {vocabulary:,} entries, {told}")
 
 
 def tokens(run: OfficialLog, *, at_least: float, entries: float) -> Finding:
@@ -164,6 +163,7 @@ def coverage(run: OfficialLog, *, at_least: float, baseline_span: int, baseline_
         case.holds(
             abs(said - covered) <= 0.02, f"the log says coverage {said:.3f}, but the geometry gives about {covered:.3f}"
         )
+        covered = covered if case.against else said
     spans, tokens = run.spans(), sum(run.validation_tokens()) / 2
     if covered == 0 or not loss:
         case.against.append(
@@ -242,6 +242,8 @@ def learning_rate(run: OfficialLog, *, at_most: float) -> Finding:
     rates = [rate for event in run.log.all("training_step") if (rate := number(event, "lr")) is not None]
     if not rates or max(rates) <= 0:
         raise UserError("the log does not say the learning rate of its steps")
+    if run.ends_at < run.max_steps:
+        raise UserError(f"the log ends at step {run.ends_at:,} of {run.max_steps:,}, before its schedule does")
     case, ends = Case(), rates[-1] / max(rates)
     case.holds(
         ends <= at_most or ends > 0.999,

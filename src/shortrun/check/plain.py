@@ -130,7 +130,10 @@ def document_losses(
 
 @torch.no_grad()
 def nats_of_rows(
-    model: LanguageModel, stream_N: NDArray[np.int64], starts: Sequence[int], lengths: Sequence[int]
+    model: LanguageModel,
+    stream_N: NDArray[np.int64],
+    starts: Sequence[int] | NDArray[np.int64],
+    lengths: Sequence[int],
 ) -> NDArray[np.float64]:
     """-log p of the id after each input of some rows of a stream, at that id's place; NaN where no row has it as a target.
 

@@ -73,32 +73,30 @@ def seed(run: Subject, *, seed: int) -> Finding:
     return case.finding(f"{seed} orders the titles and seeds weights, dropout and batches")
 
 
-def data(run: Subject, *, dataset: str, accepted: dict[str, str]) -> Finding:
-    """Held against the manifest: the hub's data set, or a fingerprint (sha256 of the selected titles) that the rules accept.
+def data(run: Subject, *, accepted: dict[str, str], dataset: str | None = None) -> Finding:
+    """Held against the manifest: a fingerprint (sha256 of the selected titles) that the rules accept, or the hub's `dataset`.
 
     The record is believed here; checks that read the data again refuse titles with another fingerprint. `revision` counts
     tokens to say which revision of the hub's data set it is.
     """
-    case, found = Case(), run.manifest["data"]
+    case, found, counts = Case(), run.manifest["data"], run.manifest["tokenizer"]
     case.holds(
         not run.recipe.data.normalise, f"titles were changed by {', '.join(run.recipe.data.normalise)} (data.normalise)"
     )
     source, sha256 = found["source"], str(found["sha256"])
     name = accepted.get(sha256)
-    counts = run.manifest["tokenizer"]
     tokens = f"; its own tokenizer makes {counts['train_tokens']:,} training tokens of them"
     revision = revision_of(counts["train_tokens"])
     if revision and run.recipe.tokenizer.vocab_size == 16_000:
         tokens += f", as many as of {revision.name}"
-    if source == "synthetic":
+    if name is None and source == "synthetic":
         case.against.append("the titles are synthetic")
-    elif source == "hackernews":
+    elif name is None and source == "hackernews" and dataset is not None:
         case.same("data set", dataset, {"manifest.json": found.get("dataset")})
-        name = name or f"{found.get('dataset')}, commit {found.get('version')}"
+        name = f"{found.get('dataset')}, commit {found.get('version')}"
     elif name is None:
-        case.unsaid.append(
-            f"the titles are from a file, and their sha256 {sha256[:12]} is none that the rules know{tokens}"
-        )
+        what = "from a file" if source == "file" else "the hub's"
+        case.unsaid.append(f"the titles are {what}, and their sha256 {sha256[:12]} is none that the rules know{tokens}")
     case.same("sha256 of the titles", sha256, {"scores.json": run.scores["data"]["sha256"]} if _ended(run) else {})
     return case.finding(f"{name}, sha256 {sha256[:12]}{tokens}")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shortrun.check.official_log import OfficialLog
+from shortrun.check.log_facts import OfficialLog
 from shortrun.check.rules import Rule, load_rules
 from shortrun.check.subject import Subject
 from shortrun.check.verdict import Verdict

@@ -55,8 +55,8 @@ class Case:
 
 
 def shown(value: Any) -> str:
-    """A value in a sentence: whole numbers with commas, long texts cut."""
+    """A value in a sentence: large numbers with commas, long texts cut."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
     text = str(value)
     return text if len(text) <= 80 else text[:79] + "…"

@@ -67,5 +67,5 @@ def _show(subject: Path, verdicts: list[Verdict]) -> None:
         evidence = "\n".join(visible(line) for line in each.evidence.splitlines())
         table.add_row(escape(each.rule), f"[{style}]{each.verdict}[/]", escape(evidence))
     show(table)
-    counts = Counter(each.verdict for each in verdicts)
-    print(", ".join(f"{counts[word]} {word}" for word in STYLES) + "; `unknown` is what can't be checked here")
+    counts = Counter[str](each.verdict for each in verdicts)
+    print(f"{counts['kept']} kept, {counts['broken']} broken, {counts['unknown']} can't be checked")

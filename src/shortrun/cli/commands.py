@@ -49,6 +49,8 @@ usage: shortrun COMMAND ...
   show RUN            a run at a glance: what its recipe changes, losses, parameters, checkpoints, its curve
   compare RUN RUN     runs side by side: recipes, losses, paired differences, the documents that make them
   check RUN           say which rules a run has kept, with the evidence; --official-log FILE judges a Mainrun log
+  export RUN DIR      hand a run's model on: a class of transformers with its tokenizer, or an ONNX graph
+  verify EXPORT       check that an export gives what the trained model gave
   study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
   sweep COMMAND       search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
   serve RUN [RUN]     a page on this machine: type and see what a model expects, sample, compare, browse
@@ -74,6 +76,8 @@ def run(argv: list[str]) -> int:
         "show": _show,
         "compare": _compare,
         "check": _check,
+        "export": _export,
+        "verify": _verify,
         "study": _study,
         "sweep": _sweep,
         "serve": _serve,
@@ -240,6 +244,18 @@ def _check(argv: list[str]) -> None:
     from shortrun.cli.check import check
 
     check(argv)
+
+
+def _export(argv: list[str]) -> None:
+    from shortrun.cli.export import export_command
+
+    export_command(argv)
+
+
+def _verify(argv: list[str]) -> None:
+    from shortrun.cli.export import verify_command
+
+    verify_command(argv)
 
 
 def _study(argv: list[str]) -> None:

@@ -81,9 +81,9 @@ def compare_command(argv: list[str]) -> None:
 def _show_glance(found: Glance) -> None:
     show_pairs(f"{found.run}: {found.state}", {**_losses(found), **_budget(found), "parameters": _parameters(found)})
     print()
-    base = found.nearest if found.nearest == "the defaults" else f"the shipped recipe {found.nearest}, the nearest one"
+    base = found.nearest if found.nearest == "the defaults" else f"the shipped recipe {found.nearest}"
     if found.differences:
-        print(f"its recipe differs from {base}, in")
+        print(f"its recipe differs from {base}, the nearest one, in")
         table = Table(box=SIMPLE)
         for heading in ("field", "there", "here"):
             table.add_column(heading)

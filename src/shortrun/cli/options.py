@@ -33,6 +33,13 @@ class Common:
 
 
 @dataclasses.dataclass
+class MovedData:
+    """Where the run's data lies now."""
+
+    path: Annotated[tuple[str, ...], arg(help="The run's files, where they have moved; they must hold the same.")] = ()
+
+
+@dataclasses.dataclass
 class Resume(Common):
     """Go on with a run from its newest whole checkpoint, to the same end bit for bit.
 
@@ -41,14 +48,7 @@ class Resume(Common):
 
     run: RunFolderArgument = dataclasses.field(kw_only=True)
     max_steps: Annotated[int | None, arg(help="Stop after this many steps in all.")] = None
-    data: ResumeData = dataclasses.field(default_factory=lambda: ResumeData())
-
-
-@dataclasses.dataclass
-class ResumeData:
-    """Where the run's data lies now."""
-
-    path: Annotated[tuple[str, ...], arg(help="The run's files, where they have moved; they must hold the same.")] = ()
+    data: MovedData = dataclasses.field(default_factory=MovedData)
 
 
 @dataclasses.dataclass
@@ -180,7 +180,36 @@ class Check(Common):
     quick: Annotated[
         bool, arg(help="Only what the folder's own record answers: no data, no model."), FlagCreatePairsOff
     ] = False
-    data: ResumeData = dataclasses.field(default_factory=ResumeData)
+    data: MovedData = dataclasses.field(default_factory=MovedData)
+
+
+@dataclasses.dataclass
+class Export(Common):
+    """Hand a run's model on: as a class of transformers with its tokenizer, or as an ONNX graph.
+
+    Refuses, with every reason, a recipe that the format can't hold. The export is checked before it appears.
+    """
+
+    run: RunFolderArgument = dataclasses.field(kw_only=True)
+    out: Annotated[Positional[Path], arg(metavar="DIR", help="The folder to make.")] = dataclasses.field(kw_only=True)
+    format: Annotated[
+        Literal["hf", "onnx"], arg(help="hf: GPT2LMHeadModel or LlamaForCausalLM; onnx: a graph, for every recipe.")
+    ] = "hf"
+    data: MovedData = dataclasses.field(default_factory=MovedData)
+
+
+@dataclasses.dataclass
+class Verify(Common):
+    """Check an export: its files, ids, logits, losses, and what it writes.
+
+    With RUN, the loss of 1,000 of its validation documents is computed by both models. Exit code 1 where anything differs.
+    """
+
+    export: Annotated[Positional[Path], arg(metavar="EXPORT", help="The folder that `shortrun export` made.")] = (
+        dataclasses.field(kw_only=True)
+    )
+    run: Annotated[Positional[Path | None], arg(metavar="RUN", help="The run that it was made of.")] = None
+    data: MovedData = dataclasses.field(default_factory=MovedData)
 
 
 @dataclasses.dataclass

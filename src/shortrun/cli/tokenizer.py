@@ -65,7 +65,7 @@ def tokenizer(argv: list[str]) -> None:
 
 def _subject(which: str, overrides: Overrides, mistakes: Sequence[str]) -> Subject:
     path = Path(which)
-    if path.is_dir():
+    if path.is_dir() and (which not in shipped_recipes() or (path / "recipe.toml").is_file()):
         return _of_run(path, overrides, mistakes)
     if path.suffix == ".json":
         return _of_file(path, overrides, mistakes)

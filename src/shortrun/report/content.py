@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from shortrun.errors import ShortrunError
-from shortrun.runs.trained import Trained, load_trained
 from shortrun.report.blocks import Paragraph, Report, Section
 from shortrun.report.machine_section import recipe_section, repeat_section
 from shortrun.report.model_section import model_sections
@@ -16,8 +15,10 @@ from shortrun.report.run_section import architecture_section, comparison_section
 from shortrun.report.study_section import effect, study_section
 from shortrun.report.subjects import NamedRun, Subjects
 from shortrun.report.sweep_section import sweep_section
+from shortrun.runs.trained import Trained, load_trained
 from shortrun.view.sweep import summary
 
+OUTPUTS = ("--html", "--pdf", "--myst", "--json")
 Tell = Callable[[str], None]
 """Hears what is being made."""
 
@@ -28,13 +29,14 @@ def report_of(subjects: Subjects, argv: Sequence[str], tell: Tell = lambda _: No
     argv: the command that asked for it, which the report shows. Raises UserError where there is no run yet.
     """
     command = shlex.join(["shortrun", *argv])
+    drawn_by = shlex.join(["shortrun", *_without_outputs(argv)])
     runs = subjects.named_runs()
     last = subjects.last(runs)
     return Report(
         title=subjects.title,
         summary=_summary(subjects, runs, last),
         date=datetime.now(tz=UTC).strftime("%Y-%m-%d"),
-        sections=tuple(_sections(subjects, runs, last, command, tell)),
+        sections=tuple(_sections(subjects, runs, last, drawn_by, command, tell)),
         data={
             "studies": [study.as_dict() for study in subjects.studies],
             "sweeps": [sweep.as_dict() for sweep in subjects.sweeps],
@@ -44,18 +46,18 @@ def report_of(subjects: Subjects, argv: Sequence[str], tell: Tell = lambda _: No
 
 
 def _sections(
-    subjects: Subjects, runs: Sequence[NamedRun], last: NamedRun, command: str, tell: Tell
+    subjects: Subjects, runs: Sequence[NamedRun], last: NamedRun, drawn_by: str, command: str, tell: Tell
 ) -> Iterator[Section]:
     for study in subjects.studies:
-        yield study_section(study, command)
+        yield study_section(study, drawn_by)
     for sweep in subjects.sweeps:
-        yield sweep_section(sweep, command)
+        yield sweep_section(sweep, drawn_by)
     tell("reading curves")
-    yield curves_section(runs, command)
+    yield curves_section(runs, drawn_by)
     yield results_section(runs)
     if last is not runs[0]:
         yield comparison_section(runs[0], last)
-    yield architecture_section(last, command)
+    yield architecture_section(last, drawn_by)
     yield rules_section(last)
     tell("looking into the models")
     chosen = [runs[0], last] if last is not runs[0] else [last]
@@ -64,9 +66,20 @@ def _sections(
     except ShortrunError as error:
         yield Section("Predictions", (Paragraph(f"The models can't be looked into: {error}"),))
     else:
-        yield from model_sections(models, command)
+        yield from model_sections(models, drawn_by)
     yield repeat_section(runs, command)
     yield recipe_section(last)
+
+
+def _without_outputs(argv: Sequence[str]) -> Iterator[str]:
+    """A command of `report` without the forms that it writes, which no figure depends on."""
+    words = iter(argv)
+    for word in words:
+        flag, given, _ = word.partition("=")
+        if flag not in OUTPUTS:
+            yield word
+        elif not given:
+            next(words, None)
 
 
 def _summary(subjects: Subjects, runs: Sequence[NamedRun], last: NamedRun) -> str:

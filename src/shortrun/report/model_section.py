@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from shortrun.errors import ShortrunError
+from shortrun.report.blocks import Block, Code, Figure, Items, Paragraph, Section, Table
+from shortrun.report.names import anchor
+from shortrun.report.subjects import NamedRun
+from shortrun.report.tokenizer_section import tokenizer_section
 from shortrun.runs.trained import Trained
 from shortrun.score.evaluate import ScoringSet
 from shortrun.text.corpus import Corpus
@@ -13,10 +17,6 @@ from shortrun.view.diagnosis import Diagnosis, diagnose
 from shortrun.view.diagnosis_chart import frequencies_chart
 from shortrun.view.reading import Reading, read_each
 from shortrun.view.reading_charts import next_chart
-from shortrun.report.blocks import Block, Code, Figure, Items, Paragraph, Section, Table
-from shortrun.report.names import anchor
-from shortrun.report.subjects import NamedRun
-from shortrun.report.tokenizer_section import tokenizer_section
 
 TITLES = 3
 """Validation documents whose predictions are shown."""

@@ -31,6 +31,8 @@ PREAMBLE = """
 """Fonts are those that typst brings along."""
 PAGE_CM = (17, 19)
 """The width of a page's text, and the most that a figure may be high."""
+SHORT_TABLE = 25
+"""Rows up to which a table stands on one page."""
 LONG_CODE = 40
 """Lines from which code stands in two columns."""
 TABLE_POINTS = ((75, 9), (95, 8), (115, 7), (140, 6), (10_000, 5.5))
@@ -97,7 +99,8 @@ def _table(table: Table) -> str:
     cells = ", ".join(_text(cell) for row in table.rows for cell in row)
     drawn = f"table(columns: ({columns},), align: ({align},), table.header({header}), {cells})"
     caption = f", caption: figure.caption(position: top, {_text(table.caption)})" if table.caption else ""
-    return f"#{{ set text(size: {size}pt)\n figure(kind: table, align(left, {drawn}){caption}) }}"
+    whole = "show figure: set block(breakable: false)\n " if len(table.rows) <= SHORT_TABLE else ""
+    return f"#{{ set text(size: {size}pt)\n {whole}figure(kind: table, align(left, {drawn}){caption}) }}"
 
 
 def _figure(figure: Figure) -> Iterator[str]:

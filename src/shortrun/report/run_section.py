@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from shortrun.errors import UserError
+from shortrun.report.blocks import Block, Figure, Items, Paragraph, Section, Table
+from shortrun.report.names import anchor
+from shortrun.report.subjects import NamedRun
 from shortrun.view.architecture_figure import architecture_svg
 from shortrun.view.compare import Comparison, compare_runs
 from shortrun.view.compare_text import sections as comparison_tables
 from shortrun.view.curve_charts import training_chart, validation_chart
 from shortrun.view.curves import Curves, read_curves
 from shortrun.view.glance import glance
-from shortrun.report.blocks import Block, Figure, Items, Paragraph, Section, Table
-from shortrun.report.names import anchor
-from shortrun.report.subjects import NamedRun
 
 SHOWN = 3
 """Documents that have become better and worse."""

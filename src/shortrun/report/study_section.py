@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shortrun.errors import counted
-from shortrun.study.table import ResultRow, StudyResult
-from shortrun.view.charts import study_chart
 from shortrun.report.blocks import Block, Figure, Items, Paragraph, Section, Table
 from shortrun.report.names import anchor
+from shortrun.study.table import ResultRow, StudyResult
+from shortrun.view.charts import study_chart
 from shortrun.view.study import lines, sentences, verdict
 
 COSTS = ("parameters", "tokens", "passes", "FLOPs", "minutes")

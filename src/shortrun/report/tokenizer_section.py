@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from shortrun.report.blocks import Block, Figure, Items, Section, Table
+from shortrun.report.subjects import NamedRun
 from shortrun.runs.trained import Trained
 from shortrun.text.corpus import Corpus
 from shortrun.text.visible import shown_token
-from shortrun.report.blocks import Block, Figure, Items, Section, Table
-from shortrun.report.subjects import NamedRun
 from shortrun.view.tokenizer import report_on
 from shortrun.view.tokenizer_charts import tokenizer_chart
 

@@ -30,7 +30,8 @@ class Tokenizer(ABC):
     unk: int | None
 
     def __init__(self, serialised: str) -> None:
-        self._serialised = serialised
+        self.serialised = serialised
+        """What its file holds."""
 
     @abstractmethod
     def encode_many(self, documents: Sequence[str]) -> list[list[int]]:
@@ -89,7 +90,7 @@ class Tokenizer(ABC):
     @property
     def sha256(self) -> str:
         """Fingerprint of the tokenizer's file."""
-        return hashlib.sha256(self._serialised.encode()).hexdigest()
+        return hashlib.sha256(self.serialised.encode()).hexdigest()
 
     def encode_losslessly(self, documents: Iterable[str]) -> Iterator[list[int]]:
         """Ids of each document; raises UserError, showing it, for one that does not come back unchanged or needs <unk>."""
@@ -113,7 +114,7 @@ class Tokenizer(ABC):
 
     def save(self, path: Path) -> None:
         """Writes the tokenizer to a file that `tokens.kinds.load_tokenizer` reads."""
-        path.write_text(self._serialised, encoding="utf-8")
+        path.write_text(self.serialised, encoding="utf-8")
 
 
 def _pieces(documents: Iterable[str]) -> Iterator[list[str]]:

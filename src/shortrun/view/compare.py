@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from shortrun.errors import ShortrunError, UserError
+from shortrun.errors import ShortrunError, UserError, counted
 from shortrun.recipe import WITHOUT_EFFECT, Recipe
 from shortrun.recipe_file import changed_fields
 from shortrun.runs.folder import Nats, RunFolder
@@ -133,7 +133,7 @@ def compare_runs(paths: Sequence[Path], *, show: int = 5, on: str | None = None)
     if differences and show:
         differences = _with_texts(differences, runs[0], notes)
     rows, sentence = paired_steps([run.curves for run in runs])
-    spans = aligned([read(load_trained(path), on, top=1) for path in paths]) if on is not None else []
+    spans = _spans(runs, on, notes) if on is not None else []
     return Comparison(
         runs=runs,
         recipe_differences=_recipe_differences([run.recipe for run in runs]),
@@ -143,6 +143,16 @@ def compare_runs(paths: Sequence[Path], *, show: int = 5, on: str | None = None)
         spans=spans,
         notes=[*notes, *sentence],
     )
+
+
+def _spans(runs: Sequence[ComparedRun], text: str, notes: list[str]) -> list[Span]:
+    """A text, read by the model of each run's newest checkpoint."""
+    models = [load_trained(run.run) for run in runs]
+    for run, trained in zip(runs, models, strict=True):
+        notes += [f"{run.name}: {note}" for note in trained.notes if note not in notes]
+        if not (run.scores and run.scores.get("complete")):
+            notes.append(f"The text was read by the model of {run.name} after {counted(trained.step, 'step')}.")
+    return aligned([read(trained, text, top=1) for trained in models])
 
 
 def _read(path: Path, name: str, notes: list[str]) -> ComparedRun:

@@ -8,6 +8,7 @@ from typing import Any
 
 from shortrun.errors import counted
 from shortrun.recipe_file import toml_value
+from shortrun.text.visible import shown_token
 from shortrun.view.compare import ComparedRun, Comparison
 from shortrun.view.paired_documents import RunDifference
 from shortrun.view.text import literal_cell, plain_cell
@@ -16,9 +17,8 @@ LABEL_FIELDS = 2
 """A run that differs in more fields than that has no room for them in a chart."""
 
 
-LOSSES = (
-    "run", "loss", "95 % interval", "official (coverage)", "tuning", "parameters", "steps", "tokens", "FLOPs", "minutes",
-)  # fmt: skip
+LOSSES = ("run", "loss", "95 % interval", "official (coverage)", "tuning")
+COSTS = ("run", "parameters", "steps", "tokens", "passes", "FLOPs", "minutes")
 DIFFERENCES = ("run", "difference", "95 % interval", "p", "", "documents better", "worse")
 Row = tuple[str, ...]
 
@@ -42,6 +42,7 @@ def sections(found: Comparison) -> Iterator[Section]:
     yield Section(
         "losses, nats per character of the validation documents", LOSSES, [_losses(run) for run in found.runs]
     )
+    yield Section("what they cost", COSTS, [_costs(run) for run in found.runs])
     if found.differences:
         rows = [_difference(each) for each in found.differences]
         yield Section(f"difference from {names[0]}, paired over documents", DIFFERENCES, rows)
@@ -90,7 +91,7 @@ def _documents(found: RunDifference, first: str) -> Iterator[Section]:
 def _surprisals(found: Comparison, names: tuple[str, ...], text: str) -> Section:
     rows: list[Row] = [
         (
-            span.text.replace(" ", "\u2423") or "(its end)",
+            shown_token(span.text) or "(its end)",
             *(f"{nats:.2f}" for nats in span.nats),
             *(f"{difference:+.2f}" for difference in span.differences[1:]),
         )
@@ -157,24 +158,31 @@ def chart_changes(found: Comparison) -> dict[str, str]:
     return changes
 
 
+def _told(run: ComparedRun, key: str, form: str, by: float = 1.0) -> str:
+    value = (run.scores or {}).get(key)
+    return "-" if value is None else form.format(value / by)
+
+
 def _losses(run: ComparedRun) -> Row:
     scores, interval = run.scores or {}, run.interval
-
-    def told(key: str, form: str, by: float = 1.0) -> str:
-        value = scores.get(key)
-        return "-" if value is None else form.format(value / by)
-
     return (
         run.name,
-        told("loss", "{:.4f}"),
+        _told(run, "loss", "{:.4f}"),
         "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
         f"{scores['official_loss']:.4f} ({scores['coverage']:.1%})" if scores.get("coverage") else "-",
-        told("tuning_loss", "{:.4f}"),
-        told("parameters", "{:.2f}M", 1e6),
-        told("steps", "{:,.0f}"),
-        told("tokens", "{:.2f}M", 1e6),
-        told("flops", "{:.2g}"),
-        told("seconds", "{:.1f}", 60),
+        _told(run, "tuning_loss", "{:.4f}"),
+    )
+
+
+def _costs(run: ComparedRun) -> Row:
+    return (
+        run.name,
+        _told(run, "parameters", "{:.2f}M", 1e6),
+        _told(run, "steps", "{:,.0f}"),
+        _told(run, "tokens", "{:.2f}M", 1e6),
+        _told(run, "passes", "{:,.0f}"),
+        _told(run, "flops", "{:.2g}"),
+        _told(run, "seconds", "{:.1f}", 60),
     )
 
 

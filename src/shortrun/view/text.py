@@ -1,4 +1,4 @@
-"""Texts of documents and names, made safe for Markdown."""
+"""Texts of documents and names, made safe for a Markdown table."""
 
 from __future__ import annotations
 

@@ -20,6 +20,8 @@ from shortrun.tokens.encoded import EncodedDocuments
 from shortrun.tokens.tokenizer import Tokenizer
 
 CODE_POINTS = 0x110000
+AT_ONCE = 4096
+"""Documents that are Python strings, and their code points an array, at any one time."""
 EXAMPLES = 5
 """Documents that did not come back, as examples."""
 
@@ -218,7 +220,7 @@ def _use(tokenizer: Tokenizer, documents: Documents, vocabulary: Vocabulary) -> 
 
     def each() -> Iterator[list[int]]:
         nonlocal exact, words, letters_L
-        for piece in documents.pieces():
+        for piece in documents.pieces(AT_ONCE):
             letters_L += _letters(piece)
             for text, ids in zip(piece, tokenizer.encode_many(piece), strict=True):
                 words += len(text.split())
