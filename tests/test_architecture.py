@@ -34,10 +34,12 @@ ROOMS = [
     "view",
     "report",
     "export",
+    "serve",
     "cli",
 ]
 READERS: dict[str, set[str]] = {
     "check": {"train"}, "view": {"train"}, "report": {"train"}, "export": {"train", "study", "view", "report"},
+    "serve": {"train", "export"},
 }  # fmt: skip
 """They look at runs; what each of them does not need."""
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
@@ -97,6 +99,7 @@ def test_what_reads_runs_needs_nothing_that_trains() -> None:
     assert not loaded["check"] & {"optim", "train", "view", "cli"}
     assert not loaded["view"] & {"optim", "train", "report", "cli"}
     assert not loaded["report"] & {"optim", "train", "cli"}
+    assert not loaded["serve"] & {"optim", "train", "export", "cli"}
     assert not loaded["export"] & {"optim", "train", "study", "view", "cli"}
 
 
