@@ -24,7 +24,7 @@ from shortrun.errors import UserError
 from shortrun.runs.folder import RunFolder
 from shortrun.runs.trained import load_step, load_trained
 from shortrun.serve import answers, bounds, connections, models
-from shortrun.serve.app import Playground
+from shortrun.serve.app import MOST_STREAMS, Playground
 from shortrun.serve.connections import listening
 from shortrun.view.alignment import aligned
 from shortrun.view.evaluate import evaluate_run
@@ -253,11 +253,11 @@ def test_a_foreign_origin_is_refused(served: Served) -> None:
 
 def test_addresses_are_known_where_others_may_come() -> None:
     """By name, only the one that the server was given: another may be anybody's."""
-    wide = bounds.KnownHost(lambda *_: None, "0.0.0.0")  # type: ignore[arg-type, return-value]
+    wide = bounds.KnownHost(lambda *_: None, "0.0.0.0")  # type: ignore[arg-type]
     assert wide.knows("192.168.1.2:8765")
     assert wide.knows("[fe80::1]:8765")
     assert not wide.knows("evil.example")
-    named = bounds.KnownHost(lambda *_: None, "box.local")  # type: ignore[arg-type, return-value]
+    named = bounds.KnownHost(lambda *_: None, "box.local")  # type: ignore[arg-type]
     assert named.knows("Box.local:8765")
 
 
@@ -315,7 +315,7 @@ def test_a_client_that_vanishes_ends_its_sampling(served: Served) -> None:
     question = {"count": 100, "temperature": 1.0}
     with sent(served, raw("/api/sample", json.dumps(question).encode())) as client:
         assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
-    until(lambda: served.playground._streams == 0)
+    until(lambda: served.playground._sampling._value == MOST_STREAMS)
     until(lambda: served.playground.torch.waiting == 0)
 
 
@@ -374,7 +374,14 @@ def test_what_nobody_foresaw_repeats_nothing(
     monkeypatch.setattr(answers, "read", fails)
     answer = served.post("/api/read", one("a secret"))
     assert (answer.status, answer.told["error"]) == (500, bounds.UNFORESEEN)
-    output = "".join(capfd.readouterr())
+    output = ""
+
+    def told() -> bool:
+        nonlocal output
+        output += "".join(capfd.readouterr())
+        return output.endswith("\n")
+
+    until(told)  # the terminal is told after the visitor
     assert output.startswith("shortrun: RuntimeError in test_serve.py:")
     assert "secret" not in output
 
@@ -388,6 +395,7 @@ def test_mistakes_are_sentences(paths: tuple[Path, Path], tmp_path: Path, monkey
         ([paths[0], "--port", "70000"], "--port 70000 must be"),
         ([*paths, paths[0], "--port", "0"], "3 runs are given; the playground shows one, or two side by side"),
         (["--port", "0"], "0 runs are given"),
+        ([paths[0], paths[0], "--port", "0"], "is given twice"),
         ([tmp_path, "--port", "0"], "is not a run"),
     ):
         done = run_command("serve", *args)

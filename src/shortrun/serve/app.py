@@ -41,7 +41,7 @@ ANSWER_SECONDS = 30.0
 """In which a question is answered, or not at all."""
 SAMPLE_SECONDS = 120.0
 MOST_STREAMS = 4
-"""Visitors that sample at once: a reading waits for a slice of each."""
+"""Samplings under way, because a reading waits for a slice of each. More wait for one of them to end."""
 AGAIN = {"Retry-After": "1"}
 BUSY = "Too much is being computed at once; try again in a second."
 mimetypes.add_type(
@@ -63,7 +63,7 @@ class Playground:
             self.close()
             raise
         self._documents: dict[int, ScoredDocuments] = {}
-        self._streams = 0
+        self._sampling = asyncio.Semaphore(MOST_STREAMS)
 
     def close(self) -> None:
         self.torch.close()
@@ -126,19 +126,14 @@ class Playground:
     async def sample(self, request: Request) -> Response:
         question = await _question(SampleQuestion, request)
         self._known(question.run)
-        if self._streams >= MOST_STREAMS:
-            raise Busy
         sampling = Sampling(self.models, question)
-        self._streams += 1
+        await answered(request, self._sampling.acquire())
         try:
             first = await answered(request, self.torch.do(sampling.go_on))
         except BaseException:
-            self._streams -= 1
+            self._sampling.release()
             raise
-        return _Stream(self._lines(sampling, *first), self._stream_ended)
-
-    def _stream_ended(self) -> None:
-        self._streams -= 1
+        return _Stream(self._lines(sampling, *first), self._sampling.release)
 
     async def _lines(self, sampling: Sampling, ended: list[dict[str, Any]], more: bool) -> AsyncIterator[bytes]:
         """The documents as they end, and a last line that says that these were all, or why they are not."""

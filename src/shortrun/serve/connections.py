@@ -68,7 +68,9 @@ def listening(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=128)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = (error.strerror or str(error)).partition(" (while")[
+            0
+        ]  # the address, which Python adds, is said already
         raise UserError(f"{host} port {port} can't be listened at: {reason}; --port 0 takes a free port") from None
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from shortrun.errors import UserError
-from shortrun.model.device import make_repeatable
 from shortrun.runs.checkpoints import checkpoint_steps
 from shortrun.runs.folder import RunFolder
 from shortrun.runs.trained import Trained, load_step, load_trained
@@ -65,10 +64,12 @@ class Models:
     def load(cls, paths: Sequence[Path]) -> Models:
         """Reads the newest whole checkpoint of each run, and tries it, so that the first visitor does not wait.
 
-        Raises UserError for none and for more than two, for one that is no run, and for one without a whole checkpoint.
+        Raises UserError for none, for more than two and for one given twice, for one that is no run, and for one without a whole checkpoint.
         """
         if not 1 <= len(paths) <= MOST_RUNS:
             raise UserError(f"{len(paths)} runs are given; the playground shows one, or two side by side")
+        if len({path.resolve() for path in paths}) < len(paths):
+            raise UserError(f"{paths[0]} is given twice, and a run does not differ from itself: leave one of them out")
         runs = []
         for path, name in zip(paths, run_names(paths), strict=True):
             folder, trained = RunFolder.open(path), load_trained(path)
@@ -77,14 +78,14 @@ class Models:
         return cls(tuple(runs))
 
     def trained(self, run: int, step: int | None = None) -> Trained:
-        """The model of a run's checkpoint, with as many threads as its run had; raises UserError where it is gone."""
+        """The model of a run's checkpoint; raises UserError where it is gone."""
         served = self.runs[run]
         if step is None or step == served.newest.step:
             found = served.newest
         else:
-            found = self._others.pop((run, step), None) or load_step(served.folder.path, step)
-            self._others[run, step] = found
+            key = run, step
+            found = self._others.pop(key) if key in self._others else load_step(served.folder.path, step)
+            self._others[key] = found
             while len(self._others) > KEPT:
                 self._others.popitem(last=False)
-        make_repeatable(found.recipe.train.threads)
         return found

@@ -27,7 +27,7 @@ function table({ caption, headings, rows, right }) {
     "table",
     {},
     caption ? h("caption", {}, caption) : null,
-    h("thead", {}, h("tr", {}, ...headings.map((heading, at) => h("th", { scope: "col", class: place(at) }, heading)))),
+    h("thead", {}, h("tr", {}, ...headings.map((heading, at) => (heading ? h("th", { scope: "col", class: place(at) }, heading) : h("td"))))),
     h("tbody", {}, ...rows.map((row) => h("tr", {}, ...row.map((cell, at) => h("td", { class: place(at) }, cell))))),
   );
 }
