@@ -65,8 +65,13 @@ def log_of(
     return events
 
 
-OLD = {"train_tokens": 1_102_455, "validation_tokens": 121_400, "characters": 533_366, "written": BEFORE}
-NEW = {"train_tokens": 1_168_720, "validation_tokens": 129_600, "characters": 562_970, "written": SINCE}
+OLD: dict[str, Any] = {
+    "train_tokens": 1_102_455,
+    "validation_tokens": 121_400,
+    "characters": 533_366,
+    "written": BEFORE,
+}
+NEW: dict[str, Any] = {"train_tokens": 1_168_720, "validation_tokens": 129_600, "characters": 562_970, "written": SINCE}
 OLD_UNIGRAM = {"train_tokens": 1_225_306, "validation_tokens": 134_900, "characters": 533_366}
 NEW_UNIGRAM = {"train_tokens": 1_299_217, "validation_tokens": 144_100, "characters": 562_970, "written": SINCE}
 OLD_8K = {"vocab": 8192, "train_tokens": 1_227_100, "validation_tokens": 135_124, "characters": 533_366}
@@ -126,7 +131,11 @@ def test_the_loss_is_corrected_for_coverage(checked: Callable[..., dict[str, Ver
     assert "about 1.855" in evidence or "about 1.856" in evidence
 
 
-LOSSY = {**NEW, "train_tokens": 1_028_505, "validation_tokens": 114_000}  # what a public lower-casing tokenizer makes
+LOSSY: dict[str, Any] = {
+    **NEW,
+    "train_tokens": 1_028_505,
+    "validation_tokens": 114_000,
+}  # what a public lower-casing tokenizer makes
 PITFALLS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a batch so large that 46 % is never scored": ({**OLD, "block": 256, "batch": 256}, {"coverage"}),
     "a batch that drops 19 %": ({**OLD, "batch": 256}, {"coverage"}),
