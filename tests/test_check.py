@@ -425,7 +425,7 @@ def test_the_four_conditions(
 
 
 @pytest.mark.parametrize("where", ["everywhere", "in scoring"])
-def test_attention_whose_mask_is_gone(
+def test_attention_that_sees_later_tokens(
     where: str, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In every pass, or only in those that score documents side by side."""
