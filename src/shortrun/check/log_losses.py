@@ -14,7 +14,7 @@ def coverage(run: OfficialLog, *, at_least: float, baseline_span: int, baseline_
     """Counts the whole spans that the validation tokens have, and corrects the loss for what they leave out.
 
     The task's own geometry may leave out more than 1 - `at_least`: nobody chose it for that. Validation tokens are estimated
-    within 1 %, and what is left out is taken to be as hard as the rest, so the corrected loss is right within about 0.3 %.
+    within 1 %, and what is left out is taken to be as hard as the rest, so the corrected loss is right within about 1 %.
     """
     _, loss = run.last_evaluation()
     covered, case = run.coverage(), Case()

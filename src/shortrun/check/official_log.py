@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from shortrun.check.events import number, whole
 from shortrun.check.log_facts import OfficialLog
 from shortrun.check.titles import KINDS, bpe_tokens, likely_revisions, revision_of
@@ -56,6 +58,11 @@ def steps(run: OfficialLog) -> Finding:
     case.holds(repeated > 0 or known == sorted(known), "the steps are not in order")
     case.holds(max(known, default=0) <= total, f"step {max(known, default=0):,} is beyond the last, {total:,}")
     case.holds(run.ends_at >= total, f"the log ends at step {run.ends_at:,} of {total:,}")
+    places = sorted({0, *known, total + 1})
+    gaps = np.diff(places)
+    if run.ends_at >= total and gaps.max() > 2 * np.median(gaps):
+        first = places[int(gaps.argmax())] + 1
+        case.unsaid.append(f"steps {first:,} to {first + int(gaps.max()) - 2:,} don't stand in the log")
     for name in ("training_step", "validation_step"):
         wrong = [event for event in run.log.all(name) if number(event, "loss") is None]
         case.holds(not wrong, f"{counted(len(wrong), name)} whose loss is no number")
