@@ -56,7 +56,7 @@ def no_leak(run: Subject, *, near: float, reposts_of: list[str]) -> Finding:
     told = f"of {len(validation):,} validation titles, {len(exact):,} are training titles too"
     if exact:
         told += f" ({', '.join(repr(shown(validation[index])) for index in exact[:SHOWN])})"
-    told += f" and {len(similar):,} more are near one (Jaccard index {near} or more)"
+    told += f" and {len(similar):,} more nearly (Jaccard index {near} or more)"
     if similar:
         nearest = max(similar, key=lambda one: one.jaccard)
         told += f", such as {shown(validation[nearest.document])!r} to {shown(train[nearest.other])!r} ({nearest.jaccard:.2f})"
