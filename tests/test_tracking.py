@@ -211,8 +211,8 @@ def test_a_run_that_was_not_tracked_all_along_gets_its_history(stopped: Path) ->
 class Recorder:
     """A tracker that keeps what it is told, prints, and fails where it is asked to."""
 
-    def __init__(self, fails_in: str = "", has: Reached = Reached()) -> None:
-        self.fails_in, self.has = fails_in, has
+    def __init__(self, fails_in: str = "", has: Reached | None = None) -> None:
+        self.fails_in, self.has = fails_in, has or Reached()
         self.told: list[tuple[str, int]] = []
         self.points: Points = {}
 
