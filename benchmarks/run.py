@@ -272,7 +272,7 @@ def of_inside(turns: int, device: str) -> list[dict[str, Any]]:  # noqa: ARG001
 
 def of_tracking(turns: int, device: str) -> list[dict[str, Any]]:
     """What TensorBoard writes about a step, beside the step in the faster precision; sampling at an evaluation apart."""
-    options = [f"--precision={precisions(device)[0]}", f"--turns={3 * turns}", f"--device={device}"]
+    options = [f"--precision={precisions(device)[0]}", f"--turns={turns}", f"--device={device}"]
     command = [sys.executable, str(HERE / "tracking.py"), *options]
     rows: list[dict[str, Any]] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     return rows
