@@ -124,26 +124,31 @@ def _train(argv: list[str]) -> None:
             "max_steps": (int, "Stop after this many steps of the same run; `resume` goes on with it."),
             "seed": (int, "Short for --train.seed."),
         },
+        track=True,
     )
     from shortrun.cli.display import Display
     from shortrun.runs.folder import free_path
+    from shortrun.track.tracking import Tracking, trackers
     from shortrun.train.fit import train
 
     path = options.out or free_path(Path("runs") / f"{recipe_path(options.recipe).stem}-{recipe.train.seed}")
     max_steps = positive(options.max_steps, "--max-steps")
-    with Display() as display, stopping(path, display.say) as stop:
-        result = train(recipe, path, max_steps=max_steps, on_event=display, stop=stop)
+    chosen = trackers(options.track)
+    with Display() as display, stopping(path, display.say) as stop, Tracking(chosen, display) as tracking:
+        result = train(recipe, path, max_steps=max_steps, on_event=tracking, stop=stop)
     show_run(result, options.json)
 
 
 def _resume(argv: list[str]) -> None:
     options = tyro.cli(Resume, prog="shortrun resume", args=argv)
     from shortrun.cli.display import Display
+    from shortrun.track.tracking import Tracking, trackers
     from shortrun.train.fit import resume
 
     max_steps = positive(options.max_steps, "--max-steps")
-    with Display() as display, stopping(options.run, display.say) as stop:
-        result = resume(options.run, data_path=options.data.path, max_steps=max_steps, on_event=display, stop=stop)
+    chosen = trackers(options.track)
+    with Display() as display, stopping(options.run, display.say) as stop, Tracking(chosen, display) as tracking:
+        result = resume(options.run, data_path=options.data.path, max_steps=max_steps, on_event=tracking, stop=stop)
     show_run(result, options.json)
 
 

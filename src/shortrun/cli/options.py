@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 from rich.console import Console
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from shortrun.cli.flags import table_of_flags, taken_from
 from shortrun.errors import UserError, did_you_mean
@@ -19,6 +19,11 @@ from shortrun.recipe_file import load_recipe
 SplitName = Literal["validation", "tuning", "heldout", "train"]
 JsonFlag = Annotated[
     bool, arg(help="Print one JSON object on standard output and nothing else there."), FlagCreatePairsOff
+]
+Track = Annotated[
+    tuple[str, ...],
+    arg(help="Write numbers and samples to tensorboard, trackio, wandb or mlflow too; may be given several times."),
+    UseAppendAction,
 ]
 RunFolderArgument = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
 
@@ -48,6 +53,7 @@ class Resume(Common):
 
     run: RunFolderArgument = dataclasses.field(kw_only=True)
     max_steps: Annotated[int | None, arg(help="Stop after this many steps in all.")] = None
+    track: Track = ()
     data: MovedData = dataclasses.field(default_factory=MovedData)
 
 
@@ -329,16 +335,17 @@ class RecipesShow(Common):
 
 
 def recipe_command(
-    name: str, description: str, argv: list[str], extra: dict[str, tuple[Any, str]]
+    name: str, description: str, argv: list[str], extra: dict[str, tuple[Any, str]], *, track: bool = False
 ) -> tuple[Any, Recipe]:
     """Parses `RECIPE [--section.field VALUE ...]` and a command's own options; returns the options and the recipe.
 
-    extra: type and meaning of each of the command's own options, all of which may be left out. Raises UserError with every
-    mistake in the recipe and in the flags.
+    extra: type and meaning of each of the command's own options, all of which may be left out. track: whether the
+    command writes to trackers. Raises UserError with every mistake in the recipe and in the flags.
     """
     fields: list[Any] = [
         ("recipe", Annotated[Positional[str], arg(metavar="RECIPE", help="A shipped recipe's name, or a TOML file.")]),
         *((field, Annotated[kind | None, arg(help=text)], None) for field, (kind, text) in extra.items()),
+        *([("track", Track, ())] if track else []),
         ("json", JsonFlag, False),
     ]
     kind = dataclasses.make_dataclass("Options", fields)
