@@ -19,6 +19,8 @@ from shortrun.pipeline.records import Damage, Record
 from shortrun.pipeline.units import Unit
 
 BLOCK = 1 << 20
+PACKED_BLOCK = 1 << 14
+"""Of a compressed file less is read at once, because a damaged block is lost as a whole."""
 Found = Iterator[Record | Damage]
 
 
@@ -134,17 +136,18 @@ def _lines_of(path: Path, unit: Unit, about: Input, most_bytes: int) -> Found:
     with pa.input_stream(str(path), compression=compressed) as stream:
         if unit.kind == "lines":
             stream.seek(unit.start)
-        lines = _lines(stream, unit.stop - unit.start if unit.kind == "lines" else None, unit, most_bytes)
+        size = unit.stop - unit.start if unit.kind == "lines" else None
+        lines = _lines(stream, size, unit, most_bytes, PACKED_BLOCK if compressed else BLOCK)
         yield from PARSERS[kind](lines, unit, about, kind)
 
 
 Lines = Iterator[tuple[int, bytes | Damage]]
 
 
-def _lines(stream: IO[bytes], size: int | None, unit: Unit, most_bytes: int) -> Lines:
+def _lines(stream: IO[bytes], size: int | None, unit: Unit, most_bytes: int, at_once: int) -> Lines:
     """Numbered lines with their ends; of one that is too long only its damage."""
     number, rest, too_long = unit.first, b"", False
-    while block := stream.read(BLOCK if size is None else min(BLOCK, size)):
+    while block := stream.read(at_once if size is None else min(at_once, size)):
         size = None if size is None else size - len(block)
         *whole, rest = (rest + block).split(b"\n")
         for line in whole:

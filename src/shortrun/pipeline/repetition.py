@@ -6,12 +6,17 @@ words that overlap count once.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from shortrun.pipeline import corpus_file
 from shortrun.pipeline.steps import Rejected
 from shortrun.pipeline.text import Text
+
+FACTOR = np.uint64(0x9E3779B97F4A7C15)
+"""An odd number with no pattern, by which the words of a run become one number."""
 
 
 class Repetition:
@@ -36,48 +41,65 @@ class Repetition:
                 return Rejected(f"repeated {what}", f"{share:.0%}")
             if (share := (sum(map(len, parts)) - sum(map(len, once))) / size) > most_characters:
                 return Rejected(f"characters in repeated {what}", f"{share:.0%}")
-        words = text.words
+        runs = _Runs(text.words)
         for length, limit in enumerate(limits.top, 2):
-            if (share := _top(words, length) / size) > limit:
+            if (share := runs.most_frequent(length) / size) > limit:
                 return Rejected(f"one run of {length} words", f"{share:.0%} of the characters")
-        if not limits.repeated or not _may_repeat(words, 5):
-            return text
         for length, limit in enumerate(limits.repeated, 5):
-            repeated = _repeated(words, length)
-            if repeated / size > limit:
-                return Rejected(f"repeated runs of {length} words", f"{repeated / size:.0%} of the characters")
-            if not repeated:  # no longer run is repeated either
+            found = runs.repeated(length, limit * size)
+            if found is None:  # no longer run is repeated either
                 break
+            if (share := found / size) > limit:
+                return Rejected(f"repeated runs of {length} words", f"{share:.0%} of the characters")
         return text
 
 
-def _top(words: Sequence[str], length: int) -> int:
-    """Characters in all places of the most frequent run of `length` words; 0 where none stands twice."""
-    counts = Counter(zip(*(words[start:] for start in range(length)), strict=False))
-    if not counts:
-        return 0
-    most = max(counts.values())
-    if most == 1:
-        return 0
-    return most * max(sum(map(len, run)) for run, count in counts.items() if count == most)
+class _Runs:
+    """Runs of words in a row, as numbers."""
 
+    def __init__(self, words: Sequence[str]) -> None:
+        numbers: dict[str, int] = {}
+        self._words_W = np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), np.uint64, len(words))
+        self._ends_W = np.concatenate([[0], np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))])
 
-def _may_repeat(words: Sequence[str], length: int) -> bool:
-    """Whether any run of `length` words stands twice."""
-    runs = list(zip(*(words[start:] for start in range(length)), strict=False))
-    return len(set(runs)) < len(runs)
+    def _runs(self, length: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """A number for each run of that length, the same for the same words, and its characters."""
+        count = max(0, len(self._words_W) - length + 1)
+        keys = np.zeros(count, np.uint64)
+        for at in range(length):
+            keys = keys * FACTOR + self._words_W[at : at + count]
+        return keys, self._ends_W[length : length + count] - self._ends_W[:count]
 
+    def most_frequent(self, length: int) -> int:
+        """Characters in all places of the most frequent run; 0 where none stands twice."""
+        keys, characters = self._runs(length)
+        if not len(keys):
+            return 0
+        _, first, counts = np.unique(keys, return_index=True, return_counts=True)
+        most = int(counts.max())
+        return most * int(characters[first[counts == most]].max()) if most > 1 else 0
 
-def _repeated(words: Sequence[str], length: int) -> int:
-    """Characters in runs of `length` words that stood before; a run begins behind the end of the last one."""
-    seen: set[tuple[str, ...]] = set()
-    characters = at = 0
-    while at + length <= len(words):
-        run = tuple(words[at : at + length])
-        if run in seen:
-            characters += sum(map(len, run))
-            at += length
-        else:
-            seen.add(run)
-            at += 1
-    return characters
+    def repeated(self, length: int, limit: float) -> int | None:
+        """Characters in runs that stood before; a run begins behind the end of the last one. None where no run stands twice.
+
+        Where they can't be above the limit, what is returned is only a bound that is not above it either.
+        """
+        keys, characters = self._runs(length)
+        first = np.unique(keys, return_index=True)[1]
+        if len(first) == len(keys):
+            return None
+        again = int(characters.sum() - characters[first].sum())
+        if again <= limit:  # with runs that overlap counted each
+            return again
+        seen: set[int] = set()
+        found = at = 0
+        of_each = characters.tolist()
+        listed = keys.tolist()
+        while at < len(listed):
+            if listed[at] in seen:
+                found += of_each[at]
+                at += length
+            else:
+                seen.add(listed[at])
+                at += 1
+        return found

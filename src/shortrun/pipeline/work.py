@@ -6,7 +6,6 @@ unit whose counts are there is done.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -93,7 +92,6 @@ def do_unit(job: UnitJob) -> None:
     tallies = {"reading": read, "extraction": extracted, **chain.tallies}
     steps = {name: asdict(tally) for name, tally in tallies.items()}
     write_json(job.place.counts(job.number), {"documents": len(rows), "steps": steps})
-    gc.collect()  # trees of pages refer to themselves
 
 
 def _texts(
