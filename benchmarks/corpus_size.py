@@ -177,7 +177,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.25, 0.5, 1.0])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--folder", type=Path, help="where input and corpus lie meanwhile; left out, a temporary folder")
+    parser.add_argument(
+        "--folder", type=Path, help="where input and corpus lie meanwhile; left out, a temporary folder"
+    )
     options = parser.parse_args()
     for gigabytes in options.gigabytes:
         folder = Path(tempfile.mkdtemp(prefix="corpus-size-", dir=options.folder))

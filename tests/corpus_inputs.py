@@ -22,7 +22,10 @@ WORDS = (
 def prose(seed: int, sentences: int = 12) -> str:
     """Sentences that differ from those of any other seed; each has a stop word or two."""
     rng = random.Random(seed)
-    made = [f"The {' '.join(rng.choices(WORDS, k=rng.randint(7, 12)))} and {rng.choice(WORDS)} {seed}." for _ in range(sentences)]
+    made = [
+        f"The {' '.join(rng.choices(WORDS, k=rng.randint(7, 12)))} and {rng.choice(WORDS)} {seed}."
+        for _ in range(sentences)
+    ]
     return "\n".join(" ".join(made[at : at + 3]) for at in range(0, sentences, 3))
 
 

@@ -21,7 +21,7 @@ FOUNDATION: dict[str, set[str]] = {
     "recipe": {"errors", "disk"},
     "recipe_file": {"errors", "recipe"},
 }
-ROOMS = ["text", "tokens", "model", "optim", "score", "runs", "train", "study", "view", "cli"]
+ROOMS = ["text", "pipeline", "tokens", "model", "optim", "score", "runs", "train", "study", "view", "cli"]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 

@@ -7,15 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-
-pytest.importorskip("rensa")
-pytest.importorskip("resiliparse")
 
 from shortrun.disk import file_sha256
 from shortrun.errors import ShortrunError, UserError
@@ -108,7 +104,9 @@ def test_duplicates_are_found_and_named(tmp_path: Path) -> None:
     texts = [prose(seed) for seed in range(20)]
     jsonl(tmp_path / "a.jsonl", [*texts, texts[3], near(texts[5])])
     jsonl(tmp_path / "b.jsonl", [near(texts[7]), texts[8]])
-    manifest = prepare_corpus("twice", corpus_file(tmp_path, {"path": ["a.jsonl"]}, {"path": ["b.jsonl"]}), tmp_path / "out")
+    manifest = prepare_corpus(
+        "twice", corpus_file(tmp_path, {"path": ["a.jsonl"]}, {"path": ["b.jsonl"]}), tmp_path / "out"
+    )
     exact = step(manifest, "exact duplicates")["reasons"]["equal to an earlier document"]["examples"]
     assert [(each["place"], each["detail"]) for each in exact] == [
         ("a.jsonl, line 21", "like a.jsonl, line 4"), ("b.jsonl, line 2", "like a.jsonl, line 9"),
@@ -193,12 +191,14 @@ def test_work_that_stops_goes_on_and_ends_in_the_same_bytes(
             nonlocal left
             left -= at.done > 0 and at.stage != "looking at the input"
 
-        try:
-            prepare_corpus("all", file, tmp_path / "out", Crew(1, told, lambda: 2 if left <= 0 else 0))  # noqa: B023
-        except Stopped as stopped:
-            assert stopped.exit_code == 130
+        crew = Crew(1, told, lambda: 2 if left <= 0 else 0)  # noqa: B023
+        if pieces == 10_000:
+            prepare_corpus("all", file, tmp_path / "out", crew)
+        else:
+            with pytest.raises(Stopped) as stopped:
+                prepare_corpus("all", file, tmp_path / "out", crew)
+            assert stopped.value.exit_code == 130
             assert not (tmp_path / "out" / "manifest.json").exists()
-            assert pieces < 10_000
     assert done == units  # each once
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
 
@@ -267,6 +267,24 @@ def test_a_document_that_is_too_long_is_named_and_not_held_in_memory(tmp_path: P
     assert sum(split["documents"] for split in manifest["splits"].values()) == 3
 
 
+def test_text_and_names_that_no_file_can_hold_stop_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "\\ud800"}\n{"text": "<p>\\ud800</p>"}\n' * 2, encoding="utf-8")
+    jsonl(tmp_path / "b.jsonl", [prose(1), prose(2)])
+    (tmp_path / os.fsdecode(b"\xff.txt")).write_text(prose(3))
+    inputs = ({"path": ["a.jsonl"], "kind": "html"}, {"name": "folder", "path": ["."]})
+    manifest = prepare_corpus("odd", corpus_file(tmp_path, *inputs), tmp_path / "out")
+    assert manifest["not_read"] == {"name that is not UTF-8": 1}
+    assert step(manifest, "extraction")["documents_in"] == 4
+    assert {prose(1), prose(2)} <= {*texts_of(tmp_path / "out", "train"), *texts_of(tmp_path / "out", "validation")}
+
+
+def test_a_folder_with_other_tables_is_left_alone(inputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "train-00000.parquet").write_bytes(b"mine")
+    with pytest.raises(UserError, match="is no part of a prepared corpus"):
+        prepare_corpus("all", corpus_file(inputs), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["train-00000.parquet"]
+
+
 def test_nothing_left_is_a_sentence(tmp_path: Path) -> None:
     jsonl(tmp_path / "a.jsonl", [" ", ""])
     with pytest.raises(UserError, match="nothing to train on"):
@@ -284,9 +302,9 @@ def test_a_worker_that_dies_is_a_sentence() -> None:
 
 
 @pytest.fixture
-def prepared(inputs: Path, tmp_path: Path) -> Iterator[Path]:
+def prepared(inputs: Path, tmp_path: Path) -> Path:
     prepare_corpus("all", corpus_file(inputs, about="Some texts [bold]"), tmp_path / "out")
-    yield tmp_path / "out"
+    return tmp_path / "out"
 
 
 def test_a_person_sees_steps_examples_and_lengths(prepared: Path) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shortrun.errors import UserError
-from shortrun.pipeline import corpus_file as limits
+from shortrun.pipeline import corpus_file
+from shortrun.pipeline import rules as limits
 from shortrun.pipeline.corpus_file import Input
 from shortrun.pipeline.draw import mixed
 from shortrun.pipeline.files import FoundFile
@@ -77,7 +78,6 @@ def test_rows_are_the_same_wherever_a_table_is_cut(tmp_path: Path, rows: int, gr
 
 def test_hub_data_sets_are_read_in_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
-    pytest.importorskip("rensa")
     from shortrun.pipeline.prepare import prepare_corpus
     from tests.corpus_inputs import corpus_file
 
@@ -117,7 +117,7 @@ def test_groups_are_those_of_a_plain_search(
     """Equal texts share all bands; two texts are near where one band agrees; groups are what hangs together."""
     count = len(fingerprints)
     rows = np.zeros((count, BANDS + 3), np.uint64)
-    for number, (text, *bands) in enumerate(fingerprints):
+    for number, (text, *_) in enumerate(fingerprints):
         first = next(index for index, other in enumerate(fingerprints) if other[0] == text)
         rows[number, 0] = text
         rows[number, BANDS:] = fingerprints[first][1:]
@@ -169,7 +169,12 @@ def cases() -> Iterator[tuple[str, Step, str, str | None]]:
     repetition = Repetition(limits.Repetition())
     yield "prose", repetition, good, None
     yield "lines", repetition, "\n".join(["a line", "b line"] * 5 + [good]), "repeated lines"
-    yield "long lines", repetition, "\n".join([f"{number}" for number in range(9)] + ["x" * 99] * 2), "characters in repeated lines"
+    yield (
+        "long lines",
+        repetition,
+        "\n".join([f"{number}" for number in range(9)] + ["x" * 99] * 2),
+        "characters in repeated lines",
+    )
     yield "paragraphs", repetition, "\n\n".join(["one", "one", "two"]), "repeated paragraphs"
     yield "two words", repetition, " ".join(f"{number} very much" for number in range(50)), "one run of 2 words"
     yield "five words", repetition, f"{good} {' '.join(good.split()[:40])}", "repeated runs of 5 words"
@@ -187,7 +192,12 @@ def cases() -> Iterator[tuple[str, Step, str, str | None]]:
     yield "no points", fineweb, "\n".join([f"{long} {number}" for number in range(9)]), "lines without punctuation"
     yield "one point", fineweb, "\n".join([f"{long} {number}" for number in range(7)] + [f"{long}."]), None
     yield "list", fineweb, "\n".join([f"Item {number}." for number in range(7)] + [long, long]), "short lines"
-    yield "again", fineweb, "\n".join([f"{long}."] * 2 + [f"{long} {number}." for number in range(6)]), "characters in repeated lines"
+    yield (
+        "again",
+        fineweb,
+        "\n".join([f"{long}."] * 2 + [f"{long} {number}." for number in range(6)]),
+        "characters in repeated lines",
+    )
     links = Links(limits.Links())
     yield "prose", links, good, None
     yield "links", links, "See https://example.com/a/b and www.example.org/c", "links"
@@ -195,7 +205,9 @@ def cases() -> Iterator[tuple[str, Step, str, str | None]]:
     yield "one of three", links, "All rights reserved.\n\nSome text.\n\nMore text.", None
 
 
-@pytest.mark.parametrize(("step", "text", "reason"), [case[1:] for case in cases()], ids=[f"{case[1].name}: {case[0]}" for case in cases()])
+@pytest.mark.parametrize(
+    ("step", "text", "reason"), [case[1:] for case in cases()], ids=[f"{case[1].name}: {case[0]}" for case in cases()]
+)
 def test_a_rule_rejects_what_its_source_says(step: Step, text: str, reason: str | None) -> None:
     made = step(Text(text))
     assert (made.reason if isinstance(made, Rejected) else None) == reason
@@ -203,7 +215,9 @@ def test_a_rule_rejects_what_its_source_says(step: Step, text: str, reason: str 
 
 def test_c4_takes_lines_out() -> None:
     sentences = "A first one here. A second one. A third one.\n\nA fourth one. A fifth one."
-    made = C4(limits.C4())(Text(f"Menu\n{sentences}\nPlease enable JavaScript here.\nRead our Privacy Policy.\nno end here"))
+    made = C4(limits.C4())(
+        Text(f"Menu\n{sentences}\nPlease enable JavaScript here.\nRead our Privacy Policy.\nno end here")
+    )
     assert isinstance(made, Text)
     assert made.text == f"{sentences}\nno end here"
     strict = C4(limits.C4(terminal_punctuation=True))(Text(f"{sentences}\nno end here"))
@@ -230,36 +244,42 @@ def test_repetition_is_what_a_plain_count_says(words: list[str]) -> None:
     text = " ".join(words)
     only = limits.Repetition(lines=1, paragraphs=1, line_characters=1, paragraph_characters=1, top=())
     made = Repetition(only)(Text(text))
-    over = [length for length, limit in enumerate(only.repeated, 5) if greedy(words, length) > limit * max(len(text), 1)]
-    assert (made.reason if isinstance(made, Rejected) else None) == (f"repeated runs of {over[0]} words" if over else None)
+    over = [
+        length for length, limit in enumerate(only.repeated, 5) if greedy(words, length) > limit * max(len(text), 1)
+    ]
+    assert (made.reason if isinstance(made, Rejected) else None) == (
+        f"repeated runs of {over[0]} words" if over else None
+    )
 
 
 def test_repair_undoes_wrong_decoding_and_leaves_what_is_right() -> None:
-    pytest.importorskip("ftfy")
-    repair = Repair(limits.Repair())
+    repair = Repair(corpus_file.Repair())
     right = "It’s “right” – ﬁne, Ｆｕｌｌ, &amp;, e\u0301, naïve\ttab\nline"
     assert isinstance(made := repair(Text(right)), Text)
     assert made.text == right
     wrong = Text("  It\u00e2\u20ac\u2122s wrong\x00\x07\r\nnext\u2028line\ufeff ")
     assert isinstance(made := repair(wrong), Text)
     assert made.text == "It’s wrong\nnext\nline"
-    assert isinstance(made := Repair(limits.Repair(ftfy=False, control_characters=False))(Text("\x07â€™\r")), Text)
+    assert isinstance(made := Repair(corpus_file.Repair(ftfy=False, control_characters=False))(Text("\x07â€™\r")), Text)
     assert made.text == "\x07â€™"
     assert repair(Text(" \x00\x01")) == Rejected("blank")
 
 
 def test_languages_are_told_apart() -> None:
-    pytest.importorskip("py3langid")
-    english = Language(limits.Language(keep=("en",)))
+    english = Language(corpus_file.Language(keep=("en",)))
     german = "Das ist ein langer deutscher Satz über das Wetter, die Berge und die Leute in der Stadt."
-    assert isinstance(english(Text("This is a long English sentence about the weather, the mountains and people.")), Text)
+    assert isinstance(
+        english(Text("This is a long English sentence about the weather, the mountains and people.")), Text
+    )
     assert english(Text(german)) == Rejected("language de", "probability 1.00")
-    assert isinstance(Language(limits.Language(keep=("en", "de")))(Text(german)), Text)
+    assert isinstance(Language(corpus_file.Language(keep=("en", "de")))(Text(german)), Text)
     with pytest.raises(UserError, match="is no language"):
-        Language(limits.Language(keep=("english",)))
+        Language(corpus_file.Language(keep=("english",)))
 
 
 def test_json_lines_are_read_as_they_were_written(tmp_path: Path) -> None:
     texts = ["one", "two\nlines\r\u2028", "日本 🚀", "\ufeff"]
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts), encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts), encoding="utf-8"
+    )
     assert [record.content for record in records_of(tmp_path, "a.jsonl", 10)] == texts

@@ -94,7 +94,10 @@ def _steps(folder: Path, manifest: dict[str, Any]) -> Table:
         reasons = sorted(step["reasons"].items(), key=lambda each: -each[1]["documents"])
         table.add_row(
             escape(step["name"]),
-            *(f"{step[key]:,}" for key in ("documents_in", "documents_out", "characters_in", "characters_out", "changed")),
+            *(
+                f"{step[key]:,}"
+                for key in ("documents_in", "documents_out", "characters_in", "characters_out", "changed")
+            ),
             "\n".join(f"{found['documents']:,} {escape(visible(reason))}" for reason, found in reasons),
         )
     return table

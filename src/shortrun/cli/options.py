@@ -106,7 +106,9 @@ class DataPrepare(Common):
         dataclasses.field(kw_only=True)
     )
     root: Annotated[str | None, arg(help="Where relative paths of inputs begin; left out, as the file says.")] = None
-    out: Annotated[Path | None, arg(help="The folder to make; left out, as the file says, or corpora/<its name>.")] = None
+    out: Annotated[Path | None, arg(help="The folder to make; left out, as the file says, or corpora/<its name>.")] = (
+        None
+    )
     workers: Annotated[int | None, arg(help="Processes; left out, as many as there are cores.")] = None
     replace: Annotated[
         bool, arg(help="Put this corpus in the place of another that lies in the folder."), FlagCreatePairsOff

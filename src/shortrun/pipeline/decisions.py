@@ -171,7 +171,11 @@ class _Placing:
         for code, numbers in self.examples.items():
             for number in numbers:
                 text, place = found[number]
-                example = {"place": place, "detail": f"like {found[like[number]][1]}", "text": text[:EXAMPLE_CHARACTERS]}
+                example = {
+                    "place": place,
+                    "detail": f"like {found[like[number]][1]}",
+                    "text": text[:EXAMPLE_CHARACTERS],
+                }
                 self.tallies[code].reasons[STEPS[code][1]].examples.append(example)
 
     def _rows(self, wanted: set[int]) -> Iterator[tuple[int, tuple[str, str]]]:

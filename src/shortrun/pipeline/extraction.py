@@ -37,9 +37,9 @@ def extractor(library: str) -> Extract:
     try:
         return EXTRACTORS[library]()
     except ImportError:
+        extra = "corpus" if library == "resiliparse" else "extraction"
         raise UserError(
-            f'extraction.library = "{library}" is not installed: pip install "shortrun[corpus]" '
-            "has resiliparse; trafilatura brings justext"
+            f'extraction.library = "{library}" needs the extra `{extra}`: pip install "shortrun[{extra}]"'
         ) from None
 
 

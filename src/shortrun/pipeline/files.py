@@ -68,7 +68,9 @@ def find_files(inputs: Sequence[Input], root: Path, leave_out: Path) -> FoundFil
                 whole = path.resolve()
                 if whole.is_relative_to(leave_out.resolve()) or whole in seen:
                     continue
-                if kind := _kind(path):
+                if not _can_be_named(path):
+                    found.not_read["name that is not UTF-8"] += 1
+                elif kind := _kind(path):
                     seen.add(whole)
                     found.files.append(_file(number, about, root, path, *kind))
                 elif asked:
@@ -103,6 +105,14 @@ def _expanded(root: Path, name: str) -> tuple[list[Path], bool]:
         raise UserError(f"there is no file {path}; there is no folder {path.parent}")
     near = difflib.get_close_matches(path.name, sorted(each.name for each in path.parent.iterdir()), n=1)
     raise UserError(f"there is no file {path}" + (f"; did you mean '{near[0]}'?" if near else ""))
+
+
+def _can_be_named(path: Path) -> bool:
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kind(path: Path) -> tuple[str, str | None] | None:

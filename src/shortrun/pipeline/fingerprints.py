@@ -1,6 +1,6 @@
 """Fingerprints: 64 bits by which equal documents are found, and MinHash bands by which nearly equal ones are.
 
-The signatures are rensa's (D51 says why). Two documents are near where all hashes of one band agree, as in FineWeb.
+The signatures are rensa's, because it was the fastest and no less exact (docs/decisions.md). Two documents are near where all hashes of one band agree, as in FineWeb.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ class Corpus:
 
     def ranges(self) -> Iterator[tuple[int, slice]]:
         """Each unit that has documents, and their numbers."""
-        for unit, (start, stop) in enumerate(zip(self.starts, self.starts[1:], strict=False)):
+        for unit, (start, stop) in enumerate(pairwise(self.starts)):
             if start < stop:
                 yield unit, slice(start, stop)
 
@@ -84,9 +85,7 @@ def _own_numbers(corpus: Corpus, name: str) -> Numbers:
     return made  # type: ignore[return-value]
 
 
-def _equal(
-    corpus: Corpus, column: int, firsts: Numbers | None, most_rows: int
-) -> Iterator[tuple[Numbers, Numbers]]:
+def _equal(corpus: Corpus, column: int, firsts: Numbers | None, most_rows: int) -> Iterator[tuple[Numbers, Numbers]]:
     """Documents with the same value in a column as an earlier one, and the first such one of each.
 
     firsts: where it is given, only documents that are their own first are looked at.

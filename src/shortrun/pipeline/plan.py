@@ -24,6 +24,8 @@ LIBRARIES = ("ftfy", "py3langid", "pyarrow", "rensa", "resiliparse", "trafilatur
 MOST_LISTED = 1_000
 """Input files that a manifest lists one by one."""
 RESULT = "plan.json"
+WORK = ".work"
+"""The folder inside the corpus's where work lies until it is done."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Plan:
         self.place.folder.mkdir(parents=True, exist_ok=True)
         kept = {
             "name": self.name,
-            "file": self.file.model_dump(mode="json"),
+            "file": self.file.model_dump(mode="json", exclude_unset=True),
             "out": str(self.out),
             "root": str(self.place.root),
             "units": [asdict(unit) for unit in self.units],
@@ -88,7 +90,7 @@ def make_plan(name: str, file: CorpusFile, out: Path, crew: Crew) -> Plan:
     inputs = [described[number] for number in range(len(file.input))]
     installed = {library: there for library in LIBRARIES if (there := _version(library))}
     key = json_sha256({"format": FORMAT, "file": file.decides(), "inputs": inputs, "libraries": installed})
-    place = Place(out / ".work" / key[:16], root.absolute())
+    place = Place(out / WORK / key[:16], root.absolute())
     plan = Plan(name, file, out, place, tuple(units), inputs, dict(sorted(found.not_read.items())))
     plan.save()
     return plan

@@ -7,7 +7,6 @@ interrupted in any way goes on from there and ends in the same bytes. The manife
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from shortrun.pipeline.corpus_file import CorpusFile
 from shortrun.pipeline.decisions import Decisions, decide
 from shortrun.pipeline.groups import Corpus
 from shortrun.pipeline.manifest import manifest_of
-from shortrun.pipeline.plan import Plan, make_plan
+from shortrun.pipeline.plan import WORK, Plan, make_plan
 from shortrun.pipeline.runner import Crew
 from shortrun.pipeline.shards import ShardJob, do_shard
 from shortrun.pipeline.work import counts_of, do_unit, is_done, text_steps
@@ -50,6 +49,7 @@ def prepare_corpus(
 
 
 def _prepared(name: str, file: CorpusFile, out: Path, crew: Crew, replace: bool) -> dict[str, Any]:
+    begun = (out / WORK).is_dir()
     plan = make_plan(name, file, out, crew)
     if (out / MANIFEST).is_file():
         there = read_json(out / MANIFEST)
@@ -62,7 +62,11 @@ def _prepared(name: str, file: CorpusFile, out: Path, crew: Crew, replace: bool)
                 f"{out} holds a corpus of another file or other inputs; --replace puts this one in its place, "
                 "or --out names another folder"
             )
-        _remove_corpus(out)
+    elif not begun and (strange := sorted(out.glob("*.parquet"))):
+        clear(plan)
+        raise UserError(
+            f"{strange[0]} is no part of a prepared corpus, so that {out} is left alone; --out names another folder"
+        )
     for other in plan.place.folder.parent.iterdir():  # begun with other settings
         if other != plan.place.folder:
             shutil.rmtree(other)
@@ -99,14 +103,22 @@ def shard_jobs(plan: Plan) -> list[ShardJob]:
     for shard in Decisions.open(plan.place).shards:
         number = sum(job.shard.split == shard.split for job in jobs)
         name = f"{shard.split}-{number:05}.parquet"
-        jobs.append(ShardJob(shard, name, plan.place, plan.out, starts, inputs))
+        jobs.append(ShardJob(shard, name, plan.place, starts, inputs))
     return jobs
 
 
 def finish(plan: Plan) -> dict[str, Any]:
-    """Writes the manifest, when all shards are there, and removes the working folder."""
-    shards = [read_json(job.record) for job in shard_jobs(plan)]
-    manifest = manifest_of(plan, Decisions.open(plan.place), shards)
+    """Puts the shards into their folder, when all are there, then the manifest, and removes the working folder."""
+    jobs = shard_jobs(plan)
+    manifest = manifest_of(plan, Decisions.open(plan.place), [read_json(job.record) for job in jobs])
+    if (plan.out / MANIFEST).is_file():  # of a corpus that is to go
+        old = read_json(plan.out / MANIFEST)["shards"]
+        (plan.out / MANIFEST).unlink()
+        for shard in old:
+            (plan.out / shard["name"]).unlink(missing_ok=True)
+    for job in jobs:
+        if job.path.exists():  # it is there already, where this was interrupted
+            job.path.replace(plan.out / job.name)
     write_json(plan.out / MANIFEST, manifest)
     clear(plan)
     return manifest
@@ -114,11 +126,3 @@ def finish(plan: Plan) -> dict[str, Any]:
 
 def clear(plan: Plan) -> None:
     shutil.rmtree(plan.place.folder.parent, ignore_errors=True)
-
-
-def _remove_corpus(out: Path) -> None:
-    """Removes a manifest and the shards that it names, and nothing else."""
-    names: Sequence[str] = [shard["name"] for shard in read_json(out / MANIFEST)["shards"]]
-    (out / MANIFEST).unlink()
-    for name in names:
-        (out / name).unlink(missing_ok=True)

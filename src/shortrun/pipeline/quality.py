@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from shortrun.pipeline import corpus_file
+from shortrun.pipeline import rules
 from shortrun.pipeline.repetition import Repetition
 from shortrun.pipeline.steps import Rejected, Step
 from shortrun.pipeline.text import Text
@@ -31,7 +31,7 @@ class Gopher:
     name = "gopher"
     about = "rules of Gopher (arXiv 2112.11446, A.1.1)"
 
-    def __init__(self, limits: corpus_file.Gopher) -> None:
+    def __init__(self, limits: rules.Gopher) -> None:
         self._limits = limits
 
     def __call__(self, text: Text) -> Text | Rejected:
@@ -67,7 +67,7 @@ class C4:
     name = "c4"
     about = "rules of C4 (JMLR 21:140, 2.2)"
 
-    def __init__(self, limits: corpus_file.C4) -> None:
+    def __init__(self, limits: rules.C4) -> None:
         self._limits = limits
 
     def __call__(self, text: Text) -> Text | Rejected:
@@ -102,7 +102,7 @@ class FineWeb:
     name = "fineweb"
     about = "rules of FineWeb (arXiv 2406.17557, 3.6)"
 
-    def __init__(self, limits: corpus_file.FineWeb) -> None:
+    def __init__(self, limits: rules.FineWeb) -> None:
         self._limits = limits
 
     def __call__(self, text: Text) -> Text | Rejected:
@@ -125,7 +125,7 @@ class Links:
     name = "links"
     about = "rules on links and boilerplate of NeMo Curator"
 
-    def __init__(self, limits: corpus_file.Links) -> None:
+    def __init__(self, limits: rules.Links) -> None:
         self._limits = limits
 
     def __call__(self, text: Text) -> Text | Rejected:
@@ -146,7 +146,7 @@ def _ellipses(text: str) -> int:
     return text.count("...") + text.count("…")
 
 
-def quality_steps(quality: corpus_file.Quality) -> list[Step]:
+def quality_steps(quality: rules.Quality) -> list[Step]:
     """The steps that the rules of a corpus file name, in FineWeb's order."""
     steps: list[Step] = [
         Repetition(quality.repetition),

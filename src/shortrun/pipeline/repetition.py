@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from shortrun.pipeline import corpus_file
+from shortrun.pipeline import rules
 from shortrun.pipeline.steps import Rejected
 from shortrun.pipeline.text import Text
 
@@ -25,7 +25,7 @@ class Repetition:
     name = "repetition"
     about = "Gopher's limits on repetition (arXiv 2112.11446, table A1)"
 
-    def __init__(self, limits: corpus_file.Repetition) -> None:
+    def __init__(self, limits: rules.Repetition) -> None:
         self._limits = limits
 
     def __call__(self, text: Text) -> Text | Rejected:

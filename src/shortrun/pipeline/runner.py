@@ -59,7 +59,9 @@ class Crew:
     on_progress: OnProgress = ignore
     stop: Stop = never
 
-    def do(self, stage: str, work: Callable[[Job], Made], jobs: Sequence[Job], sizes: Sequence[int], before: int = 0) -> list[Made]:
+    def do(
+        self, stage: str, work: Callable[[Job], Made], jobs: Sequence[Job], sizes: Sequence[int], before: int = 0
+    ) -> list[Made]:
         """What `work` makes of each job, in order. sizes: bytes of each; before: bytes that were done earlier.
 
         Raises Stopped, after the jobs in hand are done, where `stop` asks for it; ShortrunError where a process dies.

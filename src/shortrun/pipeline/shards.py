@@ -24,7 +24,6 @@ class ShardJob:
     shard: Shard
     name: str
     place: Place
-    out: Path
     starts: tuple[int, ...]
     """The number of each unit's first document."""
     inputs: tuple[str, ...]
@@ -35,12 +34,17 @@ class ShardJob:
         """What says that the shard is written, and what it is."""
         return self.place.folder / f"{self.name}.json"
 
+    @property
+    def path(self) -> Path:
+        """Where the shard lies until all of them are there."""
+        return self.place.folder / self.name
+
 
 def do_shard(job: ShardJob) -> None:
     """Writes a shard and what there is to say of it."""
     codes = np.load(job.place.folder / f"{CODES}.npy", mmap_mode="r")
     groups = np.load(job.place.folder / f"{GROUPS}.npy", mmap_mode="r")
-    with ShardWriter(job.out / job.name, SCHEMA) as writer:
+    with ShardWriter(job.path, SCHEMA) as writer:
         for unit in range(job.shard.first_unit, job.shard.last_unit + 1):
             numbers = slice(job.starts[unit], job.starts[unit + 1])
             mine = np.asarray(codes[numbers]) == job.shard.code
@@ -53,12 +57,11 @@ def do_shard(job: ShardJob) -> None:
 
 
 def described(job: ShardJob) -> dict[str, Any]:
-    path = job.out / job.name
     return {
         "name": job.name,
         "split": job.shard.split,
         "documents": job.shard.documents,
         "text_bytes": job.shard.bytes,
-        "bytes": path.stat().st_size,
-        "sha256": file_sha256(path),
+        "bytes": job.path.stat().st_size,
+        "sha256": file_sha256(job.path),
     }

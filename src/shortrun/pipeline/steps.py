@@ -47,7 +47,9 @@ class Reason:
         self.documents += 1
         self.characters += size
         if len(self.examples) < MOST_EXAMPLES:
-            self.examples.append({"place": place, "detail": detail, "text": text[:EXAMPLE_CHARACTERS]})
+            example = {"place": place, "detail": detail, "text": text[:EXAMPLE_CHARACTERS]}
+            # what was never repaired may hold lone surrogates, which no file can
+            self.examples.append({name: value.encode(errors="replace").decode() for name, value in example.items()})
 
     def join(self, other: Reason) -> None:
         self.documents += other.documents
@@ -117,5 +119,3 @@ class Chain:
             tally.passed(before, len(made), made.text != text.text)
             text = made
         return text
-
-

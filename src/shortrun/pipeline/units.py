@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def ranges(input: int, kind: str, name: str, rows: int, size: int, unit_bytes: i
     """Units of about `unit_bytes` over the rows of a table."""
     pieces = max(1, -(-size // unit_bytes))
     cuts = [rows * piece // pieces for piece in range(pieces + 1)]
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in pairwise(cuts):
         if start < stop or rows == 0:
             yield Unit(input, kind, (name,), start, stop, start + 1, size // pieces)
 

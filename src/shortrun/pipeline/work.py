@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from shortrun.disk import read_json, write_json
+from shortrun.disk import read_json, sync, write_json
 from shortrun.pipeline.corpus_file import CorpusFile
 from shortrun.pipeline.extraction import Extraction
 from shortrun.pipeline.fingerprints import Fingerprints
@@ -67,7 +67,7 @@ def text_steps(file: CorpusFile) -> tuple[Step, ...]:
     steps: list[Step] = [Repair(file.repair)]
     if file.language.keep:
         steps.append(Language(file.language))
-    return tuple([*steps, *quality_steps(file.quality)])
+    return (*steps, *quality_steps(file.quality))
 
 
 @lru_cache(maxsize=1)
@@ -82,13 +82,15 @@ def do_unit(job: UnitJob) -> None:
     rows: list[NDArray[np.uint64]] = []
     target = job.place.text(job.number)
     with ShardWriter(target) as writer:
-        records = read_unit(job.unit, job.file.input[job.unit.input], job.place.root, job.file.output.max_document_bytes)
+        records = read_unit(
+            job.unit, job.file.input[job.unit.input], job.place.root, job.file.output.max_document_bytes
+        )
         for record, text in _texts(records, job.file, read, extracted):
             if (made := chain(text, record.place)) is not None:
                 rows.append(fingerprints(made))
                 writer.add(made.text, record.place)
-    with job.place.fingerprints(job.number).open("wb") as file:
-        np.save(file, np.array(rows, np.uint64).reshape(len(rows), fingerprints.columns))
+    np.save(job.place.fingerprints(job.number), np.array(rows, np.uint64).reshape(len(rows), fingerprints.columns))
+    sync(job.place.fingerprints(job.number))
     tallies = {"reading": read, "extraction": extracted, **chain.tallies}
     steps = {name: asdict(tally) for name, tally in tallies.items()}
     write_json(job.place.counts(job.number), {"documents": len(rows), "steps": steps})
@@ -139,6 +141,7 @@ class ShardWriter:
             self._flush()
         self._writer.close()
         if kind is None:
+            sync(self._temporary)
             self._temporary.replace(self._path)
         else:
             self._temporary.unlink(missing_ok=True)
@@ -152,7 +155,10 @@ class ShardWriter:
 
     def _flush(self) -> None:
         if self._rows:
-            columns = [pa.array(column, field.type) for column, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)]
+            columns = [
+                pa.array(column, field.type)
+                for column, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)
+            ]
             self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self._rows, self._size = [], 0
 

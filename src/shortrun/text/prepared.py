@@ -36,7 +36,9 @@ def open_manifest(folder: Path) -> dict[str, Any]:
         if (folder / ".work").is_dir():
             raise UserError(f"{folder} holds a corpus that is not finished; `shortrun data prepare` goes on with it")
         if folder.is_dir():
-            raise UserError(f"{folder} holds no prepared corpus, that is, no {MANIFEST}; `shortrun data prepare` makes one")
+            raise UserError(
+                f"{folder} holds no prepared corpus, that is, no {MANIFEST}; `shortrun data prepare` makes one"
+            )
         near = did_you_mean(folder.name, [each.parent.name for each in folder.parent.glob(f"*/{MANIFEST}")])
         raise UserError(f"There is no folder {folder}" + (f"; {near}" if "did you" in near else ""))
     manifest = read_json(path)
@@ -89,7 +91,9 @@ def _batches(
             continue
         path = folder / shard["name"]
         if not path.is_file() or file_sha256(path) != shard["sha256"]:
-            raise UserError(f"{path} is missing or not what {MANIFEST} says; `shortrun data prepare --replace` makes it anew")
+            raise UserError(
+                f"{path} is missing or not what {MANIFEST} says; `shortrun data prepare --replace` makes it anew"
+            )
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1_000, columns=COLUMNS, use_threads=False):
                 kept = [
@@ -100,9 +104,7 @@ def _batches(
                 yield [text for text, _ in kept], [group for _, group in kept]
 
 
-def _order(
-    group_D: NDArray[np.int64], counts: list[int], seed: int | None, wanted: int | None
-) -> NDArray[np.int64]:
+def _order(group_D: NDArray[np.int64], counts: list[int], seed: int | None, wanted: int | None) -> NDArray[np.int64]:
     """Which documents are taken, in which order: each split by itself, groups together."""
     taken = []
     start = 0
