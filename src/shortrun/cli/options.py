@@ -111,7 +111,7 @@ class DataPrepare(Common):
     )
     workers: Annotated[int | None, arg(help="Processes; left out, as many as there are cores.")] = None
     replace: Annotated[
-        bool, arg(help="Put this corpus in the place of another that lies in the folder."), FlagCreatePairsOff
+        bool, arg(help="Put this corpus in the place of one that lies in the folder."), FlagCreatePairsOff
     ] = False
 
 

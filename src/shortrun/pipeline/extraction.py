@@ -52,7 +52,7 @@ def _resiliparse() -> Extract:
         if isinstance(content, str):
             tree = HTMLTree.parse(content)
         else:
-            tree = HTMLTree.parse_from_bytes(content, detect_encoding(content))
+            tree = HTMLTree.parse_from_bytes(content, detect_encoding(content) or "utf-8")
         return str(extract_plain_text(tree, main_content=True, alt_texts=False))
 
     return extract

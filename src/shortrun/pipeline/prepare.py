@@ -31,7 +31,7 @@ def prepare_corpus(
 ) -> dict[str, Any]:
     """Makes the corpus of a file in the folder `out`; returns its manifest.
 
-    replace: whether another corpus that lies there may go. Raises UserError for what can't work, Stopped where the crew is
+    replace: whether a corpus that lies there may go. Raises UserError for what can't work, Stopped where the crew is
     asked to stop.
     """
     crew = crew or Crew()
@@ -53,7 +53,7 @@ def _prepared(name: str, file: CorpusFile, out: Path, crew: Crew, replace: bool)
     plan = make_plan(name, file, out, crew)
     if (out / MANIFEST).is_file():
         there = read_json(out / MANIFEST)
-        if there.get("key") == plan.place.folder.name:
+        if there.get("key") == plan.place.folder.name and not replace:
             clear(plan)
             return there
         if not replace:

@@ -21,6 +21,8 @@ from shortrun.pipeline.units import Unit
 BLOCK = 1 << 20
 PACKED_BLOCK = 1 << 14
 """Of a compressed file less is read at once, because a damaged block is lost as a whole."""
+AT_ONCE = 16
+"""Rows of a table in memory at any one time: each may be as long as a document may be."""
 Found = Iterator[Record | Damage]
 
 
@@ -110,7 +112,9 @@ def _rows(path: Path, unit: Unit, about: Input, most_bytes: int) -> Found:
                 begin = row if begin is None else begin
             row = after
         at = begin or 0
-        for batch in file.iter_batches(batch_size=64, row_groups=groups, columns=[about.column], use_threads=False):
+        for batch in file.iter_batches(
+            batch_size=AT_ONCE, row_groups=groups, columns=[about.column], use_threads=False
+        ):
             skipped = max(0, unit.start - at)
             if skipped < len(batch):
                 for number, value in enumerate(batch.column(0)[skipped:], at + skipped + 1):

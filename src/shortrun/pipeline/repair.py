@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from importlib.metadata import version
 
 from shortrun.errors import UserError
@@ -25,7 +26,7 @@ class Repair:
 
     def __init__(self, about: corpus_file.Repair) -> None:
         self._control = about.control_characters
-        self._fix = None
+        self._fix: Callable[[str], str] | None = None
         done = ["NUL characters, lone surrogates, space at the ends"]
         if about.ftfy:
             self._fix, library = _ftfy()
@@ -46,7 +47,7 @@ class Repair:
         return text if made == text.text else Text(made)
 
 
-def _ftfy():  # type: ignore[no-untyped-def]
+def _ftfy() -> tuple[Callable[[str], str], str]:
     try:
         import ftfy
     except ImportError:

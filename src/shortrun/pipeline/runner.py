@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -77,7 +77,8 @@ class Crew:
             raise Stopped(number)
         return [made[number] for number in range(len(jobs))]
 
-    def _results(self, work: Callable[[Job], Made], jobs: Sequence[Job]):  # type: ignore[no-untyped-def]
+    def _results(self, work: Callable[[Job], Made], jobs: Sequence[Job]) -> Iterator[tuple[int, Made]]:
+        """Numbers of jobs and what was made of them, as they are done; fewer than all where `stop` asks for it."""
         if self.workers == 1 or len(jobs) < 2:
             for number, job in enumerate(jobs):
                 if self.stop():

@@ -182,5 +182,6 @@ def fingerprints_of(place: Place, number: int) -> NDArray[np.uint64]:
 def rows_of(place: Place, number: int) -> Iterator[tuple[str, str]]:
     """Text and place of each document of a unit, in order."""
     with pq.ParquetFile(place.text(number)) as file:
-        for batch in file.iter_batches(batch_size=1_000, use_threads=False):
-            yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, use_threads=False)
+            yield from zip(table.column(0).to_pylist(), table.column(1).to_pylist(), strict=True)

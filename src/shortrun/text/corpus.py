@@ -50,8 +50,8 @@ def load_corpus(data: DataConfig) -> Corpus:
 
     Splits are cut by position as Mainrun cuts them: the first int(n * (1 - val_frac)) documents train. The tuning documents
     are cut from the end of those; held-out documents are those beyond num_titles. A prepared corpus has its own validation
-    documents, and groups of near-duplicates are not cut through: a group that would be goes to the tuning documents. Raises UserError where the data can't
-    be read or leaves a split empty.
+    documents, and a group of near-duplicates that the cut would go through is tuned on as a whole. Raises UserError where the
+    data can't be read or leaves a split empty.
     """
     made_from = {"data": data.model_dump(mode="json", exclude={"path"}), "rows": identify(data)}
     where = ", ".join(Path(name).name for name in data.path) or data.source

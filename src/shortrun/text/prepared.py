@@ -1,7 +1,7 @@
 """Reading a corpus that `shortrun data prepare` made: a folder of Parquet shards and a manifest.
 
 Its split is used as it is. Within each split the documents come in the order of the recipe's seed, near-duplicates beside each
-other, so that a cut between groups leaves none on both sides.
+other, so that a cut between groups leaves none on both sides. Without a shuffle they come in the order of the shards.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def write_documents(
 ) -> tuple[Documents, int, NDArray[np.int64], Counter[str]]:
     """Writes a prepared corpus into one file that can be mapped: the training documents, then those that validate.
 
-    wanted: how many documents to take, of both splits in proportion; None for all. Returns the documents, how many of them train, the group of
-    each, and what cleaning changed. Memory does not grow with the corpus, but for some bytes a document. Raises UserError
+    wanted: how many documents to take, of both splits in proportion; None for all. Returns the documents, how many of them
+    train, the group of each, and what cleaning changed. Memory does not grow with the corpus, but for some bytes a document. Raises UserError
     for a corpus that is damaged or has no documents to validate.
     """
     manifest = open_manifest(folder)
@@ -62,7 +62,7 @@ def write_documents(
     changes: Counter[str] = Counter()
     scratch = target.with_name(SCRATCH)
     groups: list[int] = []
-    counts = []
+    counts: list[int] = []
     schema = pa.schema([("document", pa.large_binary())])
     with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for split in ("train", "validation"):
@@ -95,7 +95,8 @@ def _batches(
                 f"{path} is missing or not what {MANIFEST} says; `shortrun data prepare --replace` makes it anew"
             )
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1_000, columns=COLUMNS, use_threads=False):
+            for number in range(file.num_row_groups):
+                batch = file.read_row_group(number, columns=COLUMNS, use_threads=False)
                 kept = [
                     (text.encode(), group)
                     for row, group in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)

@@ -93,7 +93,8 @@ def read_prepared(data: DataConfig, target: Path) -> Source:
     documents, train, group_D, changes = write_documents(
         folder, target, data.seed, shuffle=data.shuffle, normalise=data.normalise, wanted=wanted
     )
-    origin = {"source": "corpus", "name": manifest["name"], "corpus": manifest["sha256"], "inputs": manifest["inputs"]}
+    inputs = [{key: value for key, value in each.items() if key != "listed"} for each in manifest["inputs"]]
+    origin = {"source": "corpus", "name": manifest["name"], "corpus": manifest["sha256"], "inputs": inputs}
     return Source(documents, origin, changes, train, group_D)
 
 
