@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,8 @@ from shortrun.pipeline import work
 from shortrun.pipeline.corpus_file import CorpusFile
 from shortrun.pipeline.prepare import prepare_corpus
 from shortrun.pipeline.runner import Crew, Progress, Stopped
-from tests.conftest import run_command
+from tests.commands_of import files_of
+from tests.conftest import ROOT, run_command
 from tests.corpus_inputs import corpus_file, every_kind, jsonl, near, page, prose
 
 ALL_RULES = {"rules": ["repetition", "gopher", "c4", "fineweb", "links"]}
@@ -321,6 +323,20 @@ def test_the_command_prepares_a_file(tmp_path: Path) -> None:
     assert len(texts) == 6
     assert all("Privacy policy" not in text for text in texts)
     assert all(any(line in text for text in texts) for line in prose(4).split("\n"))
+
+
+def test_the_page_on_corpora_can_be_followed(tmp_path: Path) -> None:
+    for name, text in files_of((ROOT / "docs" / "corpora.md").read_text(encoding="utf-8")).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "texts").mkdir()
+    for seed in range(40):
+        (tmp_path / "texts" / f"{seed}.txt").write_text(prose(seed), encoding="utf-8")
+    assert run_command("data", "prepare", "mine.toml", "--workers", "1", cwd=tmp_path).returncode == 0
+    assert run_command("data", "show", "corpora/mine", cwd=tmp_path).returncode == 0
+    done = run_command("data", "info", "mine-recipe.toml", "--data.tuning-titles", "3", "--json", cwd=tmp_path)
+    splits = json.loads(done.stdout)["splits"]
+    assert splits["tuning"]["documents"] == 3
+    assert sum(split["documents"] for split in splits.values()) == 40
 
 
 def test_mistakes_in_a_file_are_all_named_at_once(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,6 +18,8 @@ from shortrun.errors import ShortrunError
 
 Job = TypeVar("Job")
 Made = TypeVar("Made")
+PAUSE = 0.05
+"""Seconds between two looks at the processes."""
 LIFE = 200
 """Pieces that a process does before another one takes its place: what libraries keep is freed so."""
 
@@ -96,12 +100,16 @@ class Crew:
             while rest or waiting:
                 while rest and len(waiting) < 2 * self.workers and not self.stop():
                     number, job = rest.pop()
-                    waiting[pool.submit(work, job)] = number
+                    with _signals_held():
+                        waiting[pool.submit(work, job)] = number
                 if not waiting:
                     return
-                for future in wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED).done:
+                for future in [each for each in waiting if each.done()]:
                     number = waiting.pop(future)
                     yield number, future.result()
+                time.sleep(
+                    PAUSE
+                )  # not futures.wait: Ctrl-C inside it can leave a lock that the pool's thread waits for
                 if self.stop():
                     for future in [each for each in waiting if each.cancel()]:
                         del waiting[future]
@@ -112,10 +120,26 @@ class Crew:
             ) from None
         except BaseException:
             for process in list((pool._processes or {}).values()):
-                process.terminate()
+                process.kill()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Lets Ctrl-C wait while a process is started, which would die of it before it leaves signals to its parent.
+
+    The process is born with signals held, and stays so.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin() -> None:
