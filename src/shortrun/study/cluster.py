@@ -10,6 +10,7 @@ gives the task of a machine that is gone to another one, which goes on from the 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import Counter
@@ -44,6 +45,7 @@ class ClusterCrew:
 
     def __init__(self, address: str) -> None:
         self._distributed = distributed = _distributed()
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it logs tracebacks of what `LOST` says
         try:
             self.client = distributed.Client(address, timeout="10s")
         except (OSError, TimeoutError, ValueError) as error:
