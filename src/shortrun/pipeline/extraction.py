@@ -26,10 +26,10 @@ class Extraction:
 
     def __call__(self, content: str | bytes) -> Text | Rejected:
         try:
-            text = self._extract(content)
+            text = self._extract(content).strip()
         except Exception as error:  # a parser may stumble over a page in any way
             return Rejected(f"not extracted: {type(error).__name__}", str(error)[:200])
-        return Text(text) if text.strip() else Rejected("no main text")
+        return Text(text) if text else Rejected("no main text")
 
 
 def extractor(library: str) -> Extract:
