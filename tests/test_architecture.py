@@ -21,7 +21,7 @@ FOUNDATION: dict[str, set[str]] = {
     "recipe": {"errors", "disk"},
     "recipe_file": {"errors", "recipe"},
 }
-ROOMS = "text tokens model optim score runs train track study check view report export cli".split()
+ROOMS = "text pipeline tokens model optim score runs train track study check view report export cli".split()
 READERS: dict[str, set[str]] = {
     "check": {"train", "track"}, "view": {"train", "track"}, "report": {"train", "track"},
     "export": {"train", "track", "study", "view", "report"},

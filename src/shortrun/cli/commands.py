@@ -24,7 +24,6 @@ from shortrun.cli.options import Cache, Common, Eval, RecipesShow, Resume, Sampl
 from shortrun.cli.output import (
     is_first_process,
     show_cache,
-    show_data,
     show_evaluation,
     show_pairs,
     show_plan,
@@ -58,6 +57,7 @@ usage: shortrun COMMAND ...
   plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
   techniques          list what a recipe can switch on: what has a card, then the rest
   data info RECIPE    what a recipe's data is: counts, splits, duplicates, fingerprints
+  data prepare FILE   clean documents from files of text or HTML, without duplicates, split; `data show` says what was done
   cache               what was prepared on this machine and is shared by all runs; --clear removes it
 
 `shortrun COMMAND --help` explains a command. Start with `shortrun train quickstart`."""
@@ -299,24 +299,9 @@ def _techniques(argv: list[str]) -> None:
 
 
 def _data(argv: list[str]) -> None:
-    if not argv or argv[0] != "info":
-        if argv and argv[0] not in ("-h", "--help"):
-            raise UserError(f"There is no command 'data {argv[0]}': {did_you_mean(argv[0], ['info'])}")
-        print("usage: shortrun data info RECIPE [--data.path FILE ...] [--json]")
-        return
-    options, recipe = recipe_command(
-        "data info",
-        "Show what a recipe's data is: counts, splits, duplicates, what cleaning changed, fingerprints.",
-        argv[1:],
-        {},
-    )
-    from shortrun.text.corpus import load_corpus
+    from shortrun.cli.data import data
 
-    manifest = load_corpus(recipe.data).manifest
-    if options.json:
-        print(json.dumps(manifest))
-        return
-    show_data(manifest)
+    data(argv)
 
 
 def _cache(argv: list[str]) -> None:

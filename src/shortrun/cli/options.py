@@ -225,6 +225,36 @@ class Cache(Common):
 
 
 @dataclasses.dataclass
+class DataPrepare(Common):
+    """Make a corpus: clean documents from files of text or HTML, without duplicates, split, with a record of every step.
+
+    Interrupted in any way, the same command goes on and ends in the same bytes.
+    """
+
+    file: Annotated[Positional[str], arg(metavar="FILE", help="A shipped corpus file's name, or a TOML file.")] = (
+        dataclasses.field(kw_only=True)
+    )
+    root: Annotated[str | None, arg(help="Where relative paths of inputs begin; left out, as the file says.")] = None
+    out: Annotated[Path | None, arg(help="The folder to make; left out, as the file says, or corpora/<its name>.")] = (
+        None
+    )
+    workers: Annotated[int | None, arg(help="Processes; left out, as many as there are cores.")] = None
+    replace: Annotated[
+        bool, arg(help="Put this corpus in the place of one that lies in the folder."), FlagCreatePairsOff
+    ] = False
+
+
+@dataclasses.dataclass
+class DataShow(Common):
+    """Show what a prepared corpus is, and what each step rejected and changed."""
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER", help="The folder of the corpus.")] = dataclasses.field(
+        kw_only=True
+    )
+    examples: Annotated[int, arg(help="How many rejected documents to show of each reason (at most 10 are kept).")] = 10
+
+
+@dataclasses.dataclass
 class StudyOptions(Common):
     """What every command about a study is asked."""
 

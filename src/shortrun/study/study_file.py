@@ -36,10 +36,10 @@ from pydantic import Field, ValidationError
 
 from shortrun.errors import UserError
 from shortrun.recipe import Recipe
-from shortrun.recipe_file import COMMAND_LINE, Layers, toml_files
+from shortrun.recipe_file import COMMAND_LINE, Layers, sentences, toml_files, toml_of
 from shortrun.study.changes import Change, combinations, name_of, read_changes
 from shortrun.study.scale import Scale
-from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, scaled, sentences, shipped_or_mine, toml_of
+from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, scaled, shipped_or_mine
 
 SHIPPED = Path(__file__).parents[1] / "studies"
 
