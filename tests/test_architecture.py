@@ -21,7 +21,12 @@ FOUNDATION: dict[str, set[str]] = {
     "recipe": {"errors", "disk"},
     "recipe_file": {"errors", "recipe"},
 }
-ROOMS = ["text", "pipeline", "tokens", "model", "optim", "score", "runs", "train", "study", "view", "cli"]
+ROOMS = "text pipeline tokens model optim score runs train track study check view report export cli".split()
+READERS: dict[str, set[str]] = {
+    "check": {"train", "track"}, "view": {"train", "track"}, "report": {"train", "track"},
+    "export": {"train", "track", "study", "view", "report"},
+}  # fmt: skip
+"""They look at runs; what each of them does not need."""
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 
@@ -47,7 +52,7 @@ def may_import(part: str) -> set[str]:
     if part in ("cli", "__main__"):  # the door to everything
         return {*FOUNDATION, *ROOMS, "cards"}
     if part in ROOMS:
-        return {*FOUNDATION, *ROOMS[: ROOMS.index(part) + 1]} - ({"train"} if part == "view" else set())
+        return {*FOUNDATION, *ROOMS[: ROOMS.index(part) + 1]} - READERS.get(part, set())
     return FOUNDATION.get(part, set())  # the cards use nothing
 
 
@@ -68,15 +73,16 @@ def test_every_folder_is_a_room_and_a_package() -> None:
 def test_what_reads_runs_needs_nothing_that_trains() -> None:
     """In a process of its own, whatever is imported by way of what else."""
     loaded = {}
-    for room in ("runs", "view"):
+    for room in ("runs", *READERS):
         names = [f"shortrun.{room}.{path.stem}" for path in MODULES if path.parent.name == room]
         assert len(names) > 1
         code = f"import json, sys, {', '.join(names)}; print(json.dumps(list(sys.modules)))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         loaded[room] = {name.split(".")[1] for name in json.loads(done.stdout) if name.startswith("shortrun.")}
     assert "runs" in loaded["view"]
-    assert not loaded["runs"] & {"optim", "train", "view", "cli"}
-    assert not loaded["view"] & {"optim", "train", "cli"}
+    assert not loaded["runs"] & {"optim", "train", "track", "view", "cli"}
+    for room, needless in READERS.items():
+        assert not loaded[room] & {"optim", "cli", *needless}
 
 
 def test_the_documentation_names_every_module_and_room() -> None:

@@ -173,7 +173,20 @@ def test_help_is_worth_reading_and_needs_no_torch() -> None:
     text = " ".join(succeeded("train", "--help").split())
     assert "defaults, then the recipe file, then the command line" in text
     assert "--model.n-layer" in text
-    for command in ("resume", "eval", "sample", "recipes", "plan", "techniques", "data", "cache"):
+    for command in (
+        "resume",
+        "eval",
+        "sample",
+        "predict",
+        "tokenizer",
+        "show",
+        "compare",
+        "recipes",
+        "plan",
+        "techniques",
+        "data",
+        "cache",
+    ):
         assert "usage:" in succeeded(command, "--help")
     code = "import sys, shortrun.cli.commands as c; c.run(['train', '--help'])"
     probe = subprocess.run(

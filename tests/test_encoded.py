@@ -67,6 +67,9 @@ class Numbers(Tokenizer):
         assert isinstance(ids, list)
         return "".join(chr(token - self.base) for token in ids).replace("^", "🚀")
 
+    def bytes_of(self, token: int) -> bytes:
+        return chr(token - self.base).encode()
+
 
 def in_memory(tokenizer: Tokenizer, texts: list[str]) -> EncodedDocuments:
     return EncodedDocuments.of(tokenizer.encode_many(texts), tokenizer.eos)

@@ -54,6 +54,32 @@ def test_any_text_comes_back(tokenizer: Tokenizer, document: str) -> None:
     assert tokenizer.decode(tokenizer.encode(document)) == document
 
 
+@given(document=st.text())
+def test_the_texts_of_its_tokens_are_the_document(tokenizer: Tokenizer, document: str) -> None:
+    ids = tokenizer.encode(document)
+    assert "".join(tokenizer.texts_of(ids)) == document
+    spelled = b"".join(tokenizer.bytes_of(token) for token in ids)
+    assert spelled in (document.encode(), b" " + document.encode())
+    assert all(
+        tokenizer.piece(token).encode() == tokenizer.bytes_of(token) or tokenizer.is_fallback(token) for token in ids
+    )
+
+
+def test_half_characters_and_spaces_are_shown_as_they_are(titles: list[str]) -> None:
+    text = "small\N{OGHAM LETTER BEITH}"  # a letter that no title has
+    for kind in ("bpe", "unigram"):
+        tokenizer = make_tokenizer(titles, KINDS[kind])
+        *_, first, second, third = tokenizer.encode(text)
+        assert [tokenizer.piece(token) for token in (first, second, third)] == ["\\xe1", "\\x9a", "\\x81"]
+        assert tokenizer.texts_of([first, second, third]) == ["", "", text[-1]]
+        assert tokenizer.texts_of([first, second])[-1] == "\N{REPLACEMENT CHARACTER}"
+        assert all(map(tokenizer.is_fallback, (first, second, third)))
+        assert tokenizer.piece(tokenizer.eos) == "<eos>"
+        (word,) = tokenizer.encode("x small")[len(tokenizer.encode("x")) :]
+        assert tokenizer.piece(word) == " small"
+        assert not tokenizer.is_fallback(word)
+
+
 AWKWARD = [
     *("<eos>", "a<eos>b", "<pad>", "x <unk>", " leading", "  two", "trailing ", "a\x08b", "a\u2581b", "\u2581"),
     *("two\nlines", "a\r\n\n\n  b\tc", "\n", "\n leading", "def f():\n    return 1\n\n\nx = f()"),
@@ -101,7 +127,7 @@ def test_documents_taken_a_few_at_a_time_have_the_same_ids(
 def test_bpes_stream_is_the_joined_text_encoded(kind: str, documents: list[str], titles: list[str]) -> None:
     """As the original encodes it: one text, in which "<eos>" is an end wherever it stands."""
     bpe = bpe_of(kind, tuple(titles))
-    whole = HFTokenizer.from_str(bpe._serialised).encode("".join(document + "<eos>" for document in documents))
+    whole = HFTokenizer.from_str(bpe.serialised).encode("".join(document + "<eos>" for document in documents))
     assert joined(bpe, documents) == whole.ids
 
 

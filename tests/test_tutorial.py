@@ -34,7 +34,14 @@ def test_what_is_a_command() -> None:
 def test_the_tutorial_trains_samples_resumes_and_takes_files() -> None:
     """Else the test below would have little to run."""
     run = " ".join(run_here(PAGE))
-    for needed in ("make train", "shortrun train ", "shortrun resume ", "shortrun sample ", "--data.path "):
+    for needed in (
+        "make train",
+        "shortrun train ",
+        "shortrun resume ",
+        "shortrun sample ",
+        "shortrun report ",
+        "--data.path ",
+    ):
         assert needed in run
     assert files_of(PAGE)
 

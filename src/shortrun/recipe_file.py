@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -195,15 +195,28 @@ def to_toml(recipe: Recipe, explain: bool = False) -> str:
     return "\n".join(lines)
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
-    """One line for each field in which two recipes differ, but for those that nothing reads in either."""
+class FieldChange(NamedTuple):
+    """A field, "section.name", in which two recipes differ."""
+
+    field: str
+    old: Any
+    new: Any
+
+
+def changed_fields(old: Recipe, new: Recipe) -> list[FieldChange]:
+    """The fields in which two recipes differ, but for those that nothing reads in either."""
     unread = dict(old.unread()).keys() & dict(new.unread()).keys()
     return [
-        f"{section}.{name}: {value!r} -> {getattr(getattr(new, section), name)!r}"
+        FieldChange(f"{section}.{name}", value, getattr(getattr(new, section), name))
         for section, fields in old
         for name, value in fields
         if value != getattr(getattr(new, section), name) and f"{section}.{name}" not in unread
     ]
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """One line for each of the changed fields."""
+    return [f"{field}: {before!r} -> {after!r}" for field, before, after in changed_fields(old, new)]
 
 
 def toml_value(value: Any) -> str:

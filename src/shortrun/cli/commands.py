@@ -20,7 +20,7 @@ from rich.console import Console
 
 from shortrun import __version__, cache
 from shortrun.cards import techniques
-from shortrun.cli.options import Cache, Common, Eval, RecipesShow, Resume, Sample, positive, recipe_command
+from shortrun.cli.options import Cache, Common, Eval, RecipesShow, Resume, Sample, positive, recipe_command, utf8
 from shortrun.cli.output import (
     is_first_process,
     show_cache,
@@ -43,8 +43,16 @@ usage: shortrun COMMAND ...
   resume RUN          go on with a run, to the same end bit for bit
   eval RUN            score a run's model on its validation documents or on others
   sample RUN          write new documents with a run's model
+  predict RUN TEXT    the likeliest next tokens, and how surprising each token of the text was
+  tokenizer WHICH     what a run's, a file's or a recipe's tokenizer does to documents; --sizes compares vocabularies
+  show RUN            a run at a glance: what its recipe changes, losses, parameters, checkpoints, its curve
+  compare RUN RUN     runs side by side: recipes, losses, paired differences, the documents that make them
+  check RUN           say which rules a run has kept, with the evidence; --official-log FILE judges a Mainrun log
+  export RUN DIR      hand a run's model on: a class of transformers with its tokenizer, or an ONNX graph
+  verify EXPORT       check that an export gives what the trained model gave
   study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
   sweep COMMAND       search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
+  report RUN...       runs, studies and sweeps as one document: a page, a PDF, a site
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
   plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
   techniques          list what a recipe can switch on: what has a card, then the rest
@@ -62,8 +70,16 @@ def run(argv: list[str]) -> int:
         "resume": _resume,
         "eval": _eval,
         "sample": _sample,
+        "predict": _predict,
+        "tokenizer": _tokenizer,
+        "show": _show,
+        "compare": _compare,
+        "check": _check,
+        "export": _export,
+        "verify": _verify,
         "study": _study,
         "sweep": _sweep,
+        "report": _report,
         "recipes": _recipes,
         "plan": _plan,
         "techniques": _techniques,
@@ -108,26 +124,31 @@ def _train(argv: list[str]) -> None:
             "max_steps": (int, "Stop after this many steps of the same run; `resume` goes on with it."),
             "seed": (int, "Short for --train.seed."),
         },
+        track=True,
     )
     from shortrun.cli.display import Display
     from shortrun.runs.folder import free_path
+    from shortrun.track.tracking import Tracking, trackers
     from shortrun.train.fit import train
 
     path = options.out or free_path(Path("runs") / f"{recipe_path(options.recipe).stem}-{recipe.train.seed}")
     max_steps = positive(options.max_steps, "--max-steps")
-    with Display() as display, stopping(path, display.say) as stop:
-        result = train(recipe, path, max_steps=max_steps, on_event=display, stop=stop)
+    chosen = trackers(options.track)
+    with Display() as display, stopping(path, display.say) as stop, Tracking(chosen, display) as tracking:
+        result = train(recipe, path, max_steps=max_steps, on_event=tracking, stop=stop)
     show_run(result, options.json)
 
 
 def _resume(argv: list[str]) -> None:
     options = tyro.cli(Resume, prog="shortrun resume", args=argv)
     from shortrun.cli.display import Display
+    from shortrun.track.tracking import Tracking, trackers
     from shortrun.train.fit import resume
 
     max_steps = positive(options.max_steps, "--max-steps")
-    with Display() as display, stopping(options.run, display.say) as stop:
-        result = resume(options.run, data_path=options.data.path, max_steps=max_steps, on_event=display, stop=stop)
+    chosen = trackers(options.track)
+    with Display() as display, stopping(options.run, display.say) as stop, Tracking(chosen, display) as tracking:
+        result = resume(options.run, data_path=options.data.path, max_steps=max_steps, on_event=tracking, stop=stop)
     show_run(result, options.json)
 
 
@@ -179,22 +200,60 @@ def _sample(argv: list[str]) -> None:
 
     if not 0 <= options.seed < 2**63:
         raise UserError(f"--seed {options.seed} must be at least 0 and below 2^63")
-    try:
-        options.prefix.encode()
-    except UnicodeEncodeError:
-        raise UserError("--prefix is not valid UTF-8 text") from None
     if not 0 <= options.temperature < math.inf:
         raise UserError(f"--temperature {options.temperature} must be a number from 0")
     trained = load_trained(options.run)
     for note in trained.notes:
         print(note, file=sys.stderr)
     documents = trained.sample(
-        prefix=options.prefix,
+        prefix=utf8(options.prefix, "--prefix"),
         count=positive(options.n, "--n") or 0,
         temperature=options.temperature,
         seed=options.seed,
     )
     print(json.dumps({"documents": documents}) if options.json else "\n".join(map(visible, documents)))
+
+
+def _predict(argv: list[str]) -> None:
+    from shortrun.cli.predict import predict
+
+    predict(argv)
+
+
+def _tokenizer(argv: list[str]) -> None:
+    from shortrun.cli.tokenizer import tokenizer
+
+    tokenizer(argv)
+
+
+def _show(argv: list[str]) -> None:
+    from shortrun.cli.look import show_command
+
+    show_command(argv)
+
+
+def _compare(argv: list[str]) -> None:
+    from shortrun.cli.look import compare_command
+
+    compare_command(argv)
+
+
+def _check(argv: list[str]) -> None:
+    from shortrun.cli.check import check
+
+    check(argv)
+
+
+def _export(argv: list[str]) -> None:
+    from shortrun.cli.export import export_command
+
+    export_command(argv)
+
+
+def _verify(argv: list[str]) -> None:
+    from shortrun.cli.export import verify_command
+
+    verify_command(argv)
 
 
 def _study(argv: list[str]) -> None:
@@ -207,6 +266,12 @@ def _sweep(argv: list[str]) -> None:
     from shortrun.cli.sweep import sweep
 
     sweep(argv)
+
+
+def _report(argv: list[str]) -> None:
+    from shortrun.cli.report import report
+
+    report(argv)
 
 
 def _recipes(argv: list[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 from rich.console import Console
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from shortrun.cli.flags import table_of_flags, taken_from
 from shortrun.errors import UserError, did_you_mean
@@ -20,7 +20,14 @@ SplitName = Literal["validation", "tuning", "heldout", "train"]
 JsonFlag = Annotated[
     bool, arg(help="Print one JSON object on standard output and nothing else there."), FlagCreatePairsOff
 ]
+Track = Annotated[
+    tuple[str, ...],
+    arg(help="Write numbers and samples to tensorboard, trackio, wandb or mlflow too; may be given several times."),
+    UseAppendAction,
+]
 RunFolderArgument = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
+
+ChartFile = Annotated[Path | None, arg(help="Draw it into this file: .svg, .png, .pdf or .html.")]
 
 
 @dataclasses.dataclass
@@ -28,6 +35,13 @@ class Common:
     """Options that several commands share."""
 
     json: JsonFlag = False
+
+
+@dataclasses.dataclass
+class MovedData:
+    """Where the run's data lies now."""
+
+    path: Annotated[tuple[str, ...], arg(help="The run's files, where they have moved; they must hold the same.")] = ()
 
 
 @dataclasses.dataclass
@@ -39,14 +53,8 @@ class Resume(Common):
 
     run: RunFolderArgument = dataclasses.field(kw_only=True)
     max_steps: Annotated[int | None, arg(help="Stop after this many steps in all.")] = None
-    data: ResumeData = dataclasses.field(default_factory=lambda: ResumeData())
-
-
-@dataclasses.dataclass
-class ResumeData:
-    """Where the run's data lies now."""
-
-    path: Annotated[tuple[str, ...], arg(help="The run's files, where they have moved; they must hold the same.")] = ()
+    track: Track = ()
+    data: MovedData = dataclasses.field(default_factory=MovedData)
 
 
 @dataclasses.dataclass
@@ -75,6 +83,40 @@ class Eval(Common):
 
 
 @dataclasses.dataclass
+class Show(Common):
+    """Show a run at a glance, finished or not: what its recipe changes, its losses, budget, parameters and checkpoints, and
+    its curve.
+
+    Its recipe is set beside the shipped one that differs in the fewest fields.
+    """
+
+    run: RunFolderArgument = dataclasses.field(kw_only=True)
+    svg: Annotated[Path | None, arg(help="Draw its architecture into this .svg file.")] = None
+    chart: Annotated[
+        Path | None, arg(help="Draw its curves into this file: .svg, .png, .pdf or .html, which can be zoomed.")
+    ] = None
+
+
+@dataclasses.dataclass
+class Compare(Common):
+    """Compare runs with the first one: recipes, losses, paired differences over documents, evaluations, and the documents
+    that make the difference.
+
+    Nothing is scored anew but the text of --on. The noise that is shown is that of the documents; several seeds need a study.
+    """
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...", help="Two or more run folders.")] = ()
+    show: Annotated[int, arg(help="How many documents to show that are better, and that are worse.")] = 5
+    on: Annotated[str | None, arg(help="Compare the surprisals of each part of this text, by every run's model.")] = (
+        None
+    )
+    markdown: Annotated[bool, arg(help="Print it all as Markdown."), FlagCreatePairsOff] = False
+    chart: Annotated[
+        Path | None, arg(help="Draw the curves of all runs into this file: .svg, .png, .pdf or .html.")
+    ] = None
+
+
+@dataclasses.dataclass
 class Sample(Common):
     """Write new documents with a run's model."""
 
@@ -83,6 +125,93 @@ class Sample(Common):
     n: Annotated[int, arg(help="How many documents.")] = 5
     temperature: Annotated[float, arg(help="1 samples as the model was trained, lower is bolder, 0 is greedy.")] = 1.0
     seed: Annotated[int, arg(help="The same seed writes the same documents.")] = 0
+
+
+@dataclasses.dataclass
+class Predict(Common):
+    """Show what a run's model expects: the likeliest next tokens behind a text, and how surprising each token of it was.
+
+    Without a text, what documents begin with. A document's end, <eos>, is a token like any other.
+    """
+
+    run: RunFolderArgument = dataclasses.field(kw_only=True)
+    text: Annotated[Positional[str], arg(metavar="TEXT", help="The text to read; a document begins with it.")] = ""
+    val: Annotated[int | None, arg(help="Read the run's validation document of this number, from 0, instead.")] = None
+    at: Annotated[int | None, arg(help="Stop after so many tokens, and show what really came next.")] = None
+    top: Annotated[int, arg(help="How many of the likeliest tokens to show.")] = 10
+    chart: ChartFile = None
+    diagnose: Annotated[
+        bool,
+        arg(help="Say also whether the model has learnt more than how frequent each token is; takes some seconds."),
+        FlagCreatePairsOff,
+    ] = False
+
+
+@dataclasses.dataclass
+class TokenizerOptions(Common):
+    """Show what a tokenizer does to training and validation documents: whether it gives them back, how long they get, which
+    pieces it has and never uses.
+
+    WHICH is a run folder, a tokenizer.json, or a recipe. Fields of a recipe are flags, `--section.field VALUE`: a run or
+    recipe keeps its own documents unless --data.path names others, and a file needs --data.path to be looked at on documents.
+    """
+
+    which: Annotated[Positional[str], arg(metavar="WHICH", help="RUN, FILE or RECIPE.")] = dataclasses.field(
+        kw_only=True
+    )
+    sizes: Annotated[
+        tuple[int, ...], arg(help="Learn tokenizers of these vocabulary sizes too, and compare them.")
+    ] = ()
+    show: Annotated[int, arg(help="How many pieces to list of each kind.")] = 10
+    chart: ChartFile = None
+
+
+@dataclasses.dataclass
+class Check(Common):
+    """Say, rule by rule, what a run has kept or broken, and what can't be known, with the evidence.
+
+    Exit code 1 when a rule is broken. With --json, a list of `rule`, `verdict` (kept, broken, unknown) and `evidence`.
+    """
+
+    run: Annotated[Positional[Path | None], arg(metavar="RUN", help="The run folder.")] = None
+    rules: Annotated[str, arg(help="A shipped set of rules, or a TOML file of your own.")] = "mainrun"
+    official_log: Annotated[
+        Path | None, arg(metavar="FILE", help="Check this Mainrun log (JSON lines) instead of a run folder.")
+    ] = None
+    reported: Annotated[float | None, arg(help="The loss that is reported of that log's run.")] = None
+    quick: Annotated[
+        bool, arg(help="Only what the folder's own record answers: no data, no model."), FlagCreatePairsOff
+    ] = False
+    data: MovedData = dataclasses.field(default_factory=MovedData)
+
+
+@dataclasses.dataclass
+class Export(Common):
+    """Hand a run's model on: as a class of transformers with its tokenizer, or as an ONNX graph.
+
+    Refuses, with every reason, a recipe that the format can't hold. The export is checked before it appears.
+    """
+
+    run: RunFolderArgument = dataclasses.field(kw_only=True)
+    out: Annotated[Positional[Path], arg(metavar="DIR", help="The folder to make.")] = dataclasses.field(kw_only=True)
+    format: Annotated[
+        Literal["hf", "onnx"], arg(help="hf: GPT2LMHeadModel or LlamaForCausalLM; onnx: a graph, for every recipe.")
+    ] = "hf"
+    data: MovedData = dataclasses.field(default_factory=MovedData)
+
+
+@dataclasses.dataclass
+class Verify(Common):
+    """Check an export: its files, ids, logits, losses, and what it writes.
+
+    With RUN, the loss of 1,000 of its validation documents is computed by both models. Exit code 1 where anything differs.
+    """
+
+    export: Annotated[Positional[Path], arg(metavar="EXPORT", help="The folder that `shortrun export` made.")] = (
+        dataclasses.field(kw_only=True)
+    )
+    run: Annotated[Positional[Path | None], arg(metavar="RUN", help="The run that it was made of.")] = None
+    data: MovedData = dataclasses.field(default_factory=MovedData)
 
 
 @dataclasses.dataclass
@@ -157,7 +286,30 @@ class StudyShow(StudyOptions):
         bool, arg(help="Compare on the validation documents, which is written down with its date."), FlagCreatePairsOff
     ] = False
     markdown: Annotated[bool, arg(help="Print the table as Markdown."), FlagCreatePairsOff] = False
-    chart: Annotated[Path | None, arg(help="Draw it into this file: .svg, .png, .pdf or .html.")] = None
+    chart: ChartFile = None
+
+
+@dataclasses.dataclass
+class Report:
+    """Write a report on runs, studies and sweeps: effects with their noise, curves, predictions, costs, what repeats it.
+
+    Fields of a recipe (--data.path FILE) and --scale.* say which runs of a study are meant, as in `shortrun study`. Without a
+    form, one HTML page is written.
+    """
+
+    subjects: Annotated[
+        Positional[tuple[str, ...]],
+        arg(metavar="RUN|STUDY|SWEEP", help="Run folders, and names or TOML files of studies and sweeps."),
+    ] = dataclasses.field(kw_only=True)
+    html: Annotated[Path | None, arg(help="One page with interactive charts, which needs no network.")] = None
+    pdf: Annotated[Path | None, arg(help="A4 pages.")] = None
+    myst: Annotated[Path | None, arg(help="A folder that sphinx-build makes a site of.")] = None
+    json: Annotated[Path | None, arg(help="All text and the numbers behind it.")] = None
+    out: Annotated[Path, arg(help="Where the runs of studies and sweeps lie.")] = Path("runs")
+    storage: Annotated[str | None, arg(help="Where a sweep's trials are kept, if not beside its runs.")] = None
+    final: Annotated[
+        bool, arg(help="Compare on the validation documents, which is written down with its date."), FlagCreatePairsOff
+    ] = False
 
 
 @dataclasses.dataclass
@@ -213,16 +365,17 @@ class RecipesShow(Common):
 
 
 def recipe_command(
-    name: str, description: str, argv: list[str], extra: dict[str, tuple[Any, str]]
+    name: str, description: str, argv: list[str], extra: dict[str, tuple[Any, str]], *, track: bool = False
 ) -> tuple[Any, Recipe]:
     """Parses `RECIPE [--section.field VALUE ...]` and a command's own options; returns the options and the recipe.
 
-    extra: type and meaning of each of the command's own options, all of which may be left out. Raises UserError with every
-    mistake in the recipe and in the flags.
+    extra: type and meaning of each of the command's own options, all of which may be left out. track: whether the
+    command writes to trackers. Raises UserError with every mistake in the recipe and in the flags.
     """
     fields: list[Any] = [
         ("recipe", Annotated[Positional[str], arg(metavar="RECIPE", help="A shipped recipe's name, or a TOML file.")]),
         *((field, Annotated[kind | None, arg(help=text)], None) for field, (kind, text) in extra.items()),
+        *([("track", Track, ())] if track else []),
         ("json", JsonFlag, False),
     ]
     kind = dataclasses.make_dataclass("Options", fields)
@@ -256,6 +409,15 @@ def _help(name: str, description: str, kind: type[Any], rest: list[str]) -> NoRe
     names = _names(rest)
     Console(highlight=False).print(table_of_flags(load_recipe(names[0]) if names else Recipe()))
     raise SystemExit(0)
+
+
+def utf8(text: str, what: str) -> str:
+    """The text; raises UserError where the bytes of the command line were no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} is not valid UTF-8 text") from None
+    return text
 
 
 def positive(number: int | None, flag: str) -> int | None:

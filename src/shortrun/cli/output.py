@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from rich.table import Table
 from shortrun.cache import Entry
 from shortrun.cards import CARDS, Technique
 from shortrun.errors import counted
+from shortrun.text.visible import visible as visible  # for whoever shows documents
 
 if TYPE_CHECKING:  # these import torch
     from shortrun.runs.result import Result
@@ -164,15 +165,8 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
 
 
-def perplexity(scores: dict[str, Any]) -> str:
+def perplexity(scores: Mapping[str, Any]) -> str:
     return "too large" if scores["perplexity"] is None else f"{scores['perplexity']:.2f}"
-
-
-def visible(document: str) -> str:
-    """The document with control characters escaped, so that what a model writes can't steer a terminal."""
-    return "".join(
-        c if c.isprintable() or c == "\N{ZERO WIDTH JOINER}" else c.encode("unicode_escape").decode() for c in document
-    )
 
 
 def shortened(text: str, most: int = 200) -> str:

@@ -31,9 +31,14 @@ def sweep(argv: list[str]) -> None:
         return
     if argv[0] not in actions:
         raise UserError(f"There is no command 'sweep {argv[0]}': {did_you_mean(argv[0], actions)}")
+    require_optuna()
+    actions[argv[0]](argv[1:])
+
+
+def require_optuna() -> None:
+    """Raises UserError where Optuna is not installed."""
     if importlib.util.find_spec("optuna") is None:
         raise UserError("Sweeps are searched by Optuna: pip install 'shortrun[sweep]'")
-    actions[argv[0]](argv[1:])
 
 
 def _run(argv: list[str]) -> None:

@@ -125,7 +125,8 @@ def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, dropout: float) -> Te
     """
     B, H, T, K = q_BHTK.shape
     if q_BHTK.device.type != "cpu" or torch.compiler.is_compiling():
-        return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, is_causal=T > 1, dropout_p=dropout)
+        causal = bool(T > 1)  # where the model is exported, T is a symbol and T > 1 no bool
+        return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, is_causal=causal, dropout_p=dropout)
     S = k_BHSK.shape[2]
     bias_TS = torch.full((T, S), -torch.inf, dtype=q_BHTK.dtype).triu(S - T + 1)
     q_MTK, k_MSK, v_MSK = (x.flatten(0, 1) for x in (q_BHTK, k_BHSK, v_BHSK))

@@ -7,6 +7,7 @@ optimizer state and the counters in checkpoint.json are all there is to save; `t
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -53,6 +54,16 @@ class Checkpoint:
     progress: Progress
 
 
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A checkpoint as it lies on disk."""
+
+    step: int
+    bytes: int
+    damage: str | None
+    """What is wrong with it; None where it is whole."""
+
+
 def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path], None]) -> Path:
     """Makes a checkpoint of what `write` puts into a folder, then removes those neither among the last two nor the best.
 
@@ -95,6 +106,21 @@ def whole_checkpoints(folder: RunFolder) -> tuple[list[Checkpoint], list[str]]:
     """Every whole checkpoint, oldest first, and a sentence for each that is damaged."""
     damaged: list[str] = []
     return list(_whole(sorted(_checkpoint_paths(folder)), damaged)), damaged
+
+
+def stored_checkpoints(folder: RunFolder) -> list[StoredCheckpoint]:
+    """Every checkpoint, whole or damaged, oldest first; all their bytes are read. One that goes meanwhile is left out."""
+    found = []
+    for path in sorted(_checkpoint_paths(folder)):
+        damage = None
+        try:
+            _verified(path)
+        except UserError as error:
+            damage = str(error)
+        sizes = [file.stat().st_size for file in path.glob("*") if file.is_file()]
+        if path.is_dir() and path.name.isdigit():
+            found.append(StoredCheckpoint(int(path.name), sum(sizes), damage))
+    return found
 
 
 def _whole(paths: list[Path], damaged: list[str]) -> Iterator[Checkpoint]:
@@ -163,3 +189,12 @@ def _checkpoint_paths(folder: RunFolder) -> list[Path]:
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Puts the weights that are scored into a model; raises RuntimeError where they are of another shape."""
     model.load_state_dict(load_file(checkpoint.path / WEIGHTS))
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Fingerprint of a model's weights: their names, shapes and bits, on whatever device they are."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

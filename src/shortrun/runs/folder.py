@@ -27,6 +27,7 @@ from shortrun.errors import UserError
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import differences, parse_recipe, to_toml
 from shortrun.runs.result import Result
+from shortrun.text.corpus import Corpus, load_corpus
 from shortrun.tokens.kinds import load_tokenizer
 from shortrun.tokens.tokenizer import Tokenizer
 
@@ -132,6 +133,12 @@ class RunFolder:
     def fingerprint(self) -> str:
         """The identity of the run: of its recipe, its data and its tokenizer."""
         return str(self.manifest().get("fingerprint", ""))
+
+    def corpus(self) -> Corpus:
+        """The run's documents, read again; raises UserError where they can't be or are no longer the same."""
+        corpus = load_corpus(self.recipe().data)
+        self.require_same_data(corpus.manifest)
+        return corpus
 
     def require_same_data(self, now: dict[str, Any]) -> None:
         """Raises UserError, with the splits that differ, unless the data's manifest is that of the run's data."""

@@ -30,8 +30,10 @@ class Trained:
     notes: tuple[str, ...] = ()
     """What a person should know about how it was read, such as a damaged newer checkpoint."""
 
-    def sample(self, *, prefix: str, count: int, temperature: float, seed: int) -> list[str]:
-        """New documents, each beginning with `prefix`; at most two blocks long.
+    def sample(
+        self, *, prefix: str, count: int, temperature: float, seed: int, max_tokens: int | None = None
+    ) -> list[str]:
+        """New documents, each beginning with `prefix`, with at most `max_tokens` more; left out, two blocks.
 
         Raises UserError for a prefix that the tokenizer can't give back.
         """
@@ -47,7 +49,7 @@ class Trained:
                 banned=[token for token in (self.tokenizer.pad, self.tokenizer.unk) if token is not None],
                 temperature=temperature,
                 seed=seed,
-                max_tokens=len(prefix_ids) + 2 * self.model.block_size,
+                max_tokens=len(prefix_ids) + (max_tokens or 2 * self.model.block_size),
             )
         return [self.tokenizer.decode(ids) for ids in documents]
 

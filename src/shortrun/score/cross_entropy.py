@@ -8,6 +8,7 @@ Shapes: N positions of all rows, D width, V vocabulary, C targets at a time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -57,18 +58,25 @@ def token_nats(model: LanguageModel, rows: Rows) -> Tensor:
 
     The logits are float32, or float64 in a float64 model.
     """
+    nats_N = torch.zeros(len(rows.y_N), dtype=torch.float64)
+    nats_N[(rows.y_N != IGNORE).cpu()] = torch.cat([_nats(*piece) for piece in target_logits(model, rows)])
+    return nats_N
+
+
+def target_logits(model: LanguageModel, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
+    """logits_CV and targets_C of the targets of some rows, in order and without each IGNORE.
+
+    They come a chunk at a time, where the model has a linear head.
+    """
     counted_N = rows.y_N != IGNORE
     targets_N = rows.y_N[counted_N]
     if isinstance(model, LinearHead):
         hidden_ND, head_VD = model.hidden(rows)[counted_N], model.head_VD
         size = targets_at_once(len(head_VD))
-        pieces = zip(torch.split(hidden_ND, size), torch.split(targets_N, size), strict=True)
-        nats = [_nats(hidden_CD @ head_VD.t(), targets_C) for hidden_CD, targets_C in pieces]
+        for hidden_CD, targets_C in zip(torch.split(hidden_ND, size), torch.split(targets_N, size), strict=True):
+            yield hidden_CD @ head_VD.t(), targets_C
     else:
-        nats = [_nats(logits_of(model, rows)[counted_N], targets_N)]
-    nats_N = torch.zeros(len(rows.y_N), dtype=torch.float64)
-    nats_N[counted_N.cpu()] = torch.cat(nats)
-    return nats_N
+        yield logits_of(model, rows)[counted_N], targets_N
 
 
 def logits_of(model: LanguageModel, rows: Rows) -> Tensor:
@@ -87,6 +95,10 @@ def wide_type(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def probabilities(logits_CV: Tensor, targets_C: Tensor) -> Softmax:
+    """As scoring takes them, in float32 at least, whatever the logits' type."""
+    return softmax(logits_CV.to(wide_type(logits_CV.dtype)), targets_C)
+
+
 def _nats(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
-    logits_CV = logits_CV.to(wide_type(logits_CV.dtype))
-    return softmax(logits_CV, targets_C).nats_C1[:, 0].cpu().double()  # on the CPU, because MPS has no float64
+    return probabilities(logits_CV, targets_C).nats_C1[:, 0].cpu().double()  # on the CPU, because MPS has no float64

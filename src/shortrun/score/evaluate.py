@@ -142,7 +142,7 @@ def document_nats(
     """
     windows = windows_of(documents.lengths_D, model.block_size)
     nats_W = np.zeros(len(windows), dtype=np.float64)
-    with _evaluating(model) as device:
+    with evaluating(model) as device:
         for index, group in enumerate(of_like_length(windows, tokens_at_once)):
             if share.has(index):
                 rows = rows_of(documents, windows, group)
@@ -172,7 +172,7 @@ def official_loss(
     span = block_size * batch_size + 1
     starts = range(0, len(stream) - span + 1, span)
     nats = np.zeros(len(starts), dtype=np.float64)
-    with _evaluating(model) as device:
+    with evaluating(model) as device:
         for index, start in enumerate(starts):
             if share.has(index):
                 ids = torch.from_numpy(stream[start : start + span].astype(np.int64))
@@ -191,7 +191,7 @@ def official_loss(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[torch.device]:
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
     """The model in eval mode, as it was before afterwards; gives the device of its weights."""
     was_training = model.training
     model.eval()

@@ -25,6 +25,20 @@ GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?(?:PIECES[^\s\p{L}\p{
 """The pattern by which GPT-2's byte-level pre-tokenizer cuts text into words; PIECES is where a run of signs must end."""
 
 
+def _bytes_by_letter() -> dict[str, int]:
+    """The byte that each letter of a byte-level vocabulary stands for.
+
+    Bytes that are printable stand for themselves, and the others are the letters from U+0100 on, in their order.
+    """
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    themselves = {letter: ord(letter) for letter in letters if ord(letter) < 256}
+    others = (byte for byte in range(256) if byte not in themselves.values())
+    return themselves | dict(zip(letters[len(themselves) :], others, strict=True))
+
+
+BYTES = _bytes_by_letter()
+
+
 class BPE(Tokenizer):
     """Byte-level BPE from the JSON of the `tokenizers` library, with its <eos> or GPT-2's."""
 
@@ -57,6 +71,18 @@ class BPE(Tokenizer):
         # "<eos>" cuts the text before anything else does, so one document at a time makes the same ids, and in parallel
         encodings = self._joined.encode_batch_fast([text + EOS for text in documents])
         return [token for encoding in encodings for token in encoding.ids]
+
+    def bytes_of(self, token: int) -> bytes:
+        spelled = self._bpe.id_to_token(token) or ""
+        if token in (self.pad, self.eos, self.unk) or not BYTES.keys() >= set(spelled):
+            return spelled.encode()
+        return bytes(BYTES[letter] for letter in spelled)
+
+    def texts_of(self, ids: Sequence[int]) -> list[str]:
+        texts = super().texts_of(ids)
+        if texts and self._prefixes:
+            texts[0] = texts[0].removeprefix(" ")
+        return texts
 
     def decode(self, ids: Sequence[int]) -> str:
         text = str(self._bpe.decode(list(ids), skip_special_tokens=False))

@@ -27,8 +27,7 @@ class Pieces(Tokenizer):
 
     def __init__(self, serialised: str) -> None:
         super().__init__(serialised)
-        model = base64.b64decode(json.loads(serialised)["model"])
-        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=self.model)
         self.vocab_size = self._pieces.vocab_size()
         self.pad, self.eos, self.unk = self._pieces.pad_id(), self._pieces.eos_id(), self._pieces.unk_id()
         self._space_mark = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()]
@@ -41,8 +40,35 @@ class Pieces(Tokenizer):
                 encoded[index] = first + [token for part in others for token in (*self._space_mark, *part)]
         return encoded
 
+    def bytes_of(self, token: int) -> bytes:
+        piece = self._pieces.id_to_piece(token)
+        if self._pieces.is_byte(token):
+            return bytes([int(piece[3:-1], 16)])
+        return str(piece).replace(SPACE, " ").encode()
+
+    def is_fallback(self, token: int) -> bool:
+        return bool(self._pieces.is_byte(token))
+
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._pieces.decode(list(ids)))
+
+    @classmethod
+    def of_model(cls, model: bytes, kind: str) -> Pieces:
+        """From a sentencepiece model and its kind in the recipe."""
+        return cls(json.dumps({"kind": kind, "model": base64.b64encode(model).decode()}))
+
+    @property
+    def model(self) -> bytes:
+        """The sentencepiece model, as its library writes it into a file."""
+        return base64.b64decode(json.loads(self.serialised)["model"])
+
+    def entries(self) -> list[tuple[str, float, bool]]:
+        """Each entry with its log-probability, 0 in whole pieces, and whether a text can be spelled with it."""
+        one = self._pieces
+        return [
+            (one.id_to_piece(n), one.get_score(n), not (one.is_control(n) or one.is_unknown(n) or one.is_byte(n)))
+            for n in range(self.vocab_size)
+        ]
 
 
 def train_pieces(documents: Iterable[str], settings: TokenizerConfig) -> Pieces:
@@ -84,4 +110,4 @@ def train_pieces(documents: Iterable[str], settings: TokenizerConfig) -> Pieces:
                 f"use at least {needed[1]}"
             ) from None
         raise UserError(f"sentencepiece can't train on these documents: {error}") from None
-    return Pieces(json.dumps({"kind": settings.kind, "model": base64.b64encode(model.getvalue()).decode()}))
+    return Pieces.of_model(model.getvalue(), settings.kind)

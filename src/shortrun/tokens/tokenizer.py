@@ -6,10 +6,12 @@ them.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from shortrun.errors import UserError
 
@@ -28,7 +30,8 @@ class Tokenizer(ABC):
     unk: int | None
 
     def __init__(self, serialised: str) -> None:
-        self._serialised = serialised
+        self.serialised = serialised
+        """What its file holds."""
 
     @abstractmethod
     def encode_many(self, documents: Sequence[str]) -> list[list[int]]:
@@ -37,6 +40,32 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """The text of one document's ids: `decode(encode(text)) == text` for every document the gate lets through."""
+
+    @abstractmethod
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes that an id stands for, with the space that a document's first one may begin with; UTF-8 when joined.
+
+        A special token stands for its name.
+        """
+
+    def is_fallback(self, token: int) -> bool:
+        """Whether an id spells what has no piece of its own: its bytes are no whole characters."""
+        return not _is_utf8(self.bytes_of(token))
+
+    def piece(self, token: int) -> str:
+        """An id as a person reads it; bytes that are no whole character as "\\xe2"."""
+        return self.bytes_of(token).decode(errors="backslashreplace")
+
+    def texts_of(self, ids: Sequence[int]) -> list[str]:
+        """What each id of a document adds to its text: joined, they are the text that `decode` gives.
+
+        A character of several ids is added by the last of them, and those before it add nothing.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        texts = [decoder.decode(self.bytes_of(token)) for token in ids]
+        if texts:
+            texts[-1] += decoder.decode(b"", final=True)
+        return texts
 
     def encode(self, document: str) -> list[int]:
         """Ids of one document, without its end."""
@@ -61,28 +90,31 @@ class Tokenizer(ABC):
     @property
     def sha256(self) -> str:
         """Fingerprint of the tokenizer's file."""
-        return hashlib.sha256(self._serialised.encode()).hexdigest()
+        return hashlib.sha256(self.serialised.encode()).hexdigest()
 
     def encode_losslessly(self, documents: Iterable[str]) -> Iterator[list[int]]:
         """Ids of each document; raises UserError, showing it, for one that does not come back unchanged or needs <unk>."""
         for piece in _pieces(documents):
             for document, ids in zip(piece, self.encode_many(piece), strict=True):
-                self._require_same(document, ids)
+                if not self.gives_back(document, ids):
+                    self._refuse(document, ids)
                 yield ids
 
-    def _require_same(self, document: str, ids: list[int]) -> None:
-        back = self.decode(ids)
-        if back != document or self.unk in ids:
-            raise UserError(
-                "The tokenizer does not give back every document, so a loss would not be comparable and none is "
-                f"computed.\n  document: {document!r}\n  decoded:  {back!r}\n"
-                '(the baseline\'s tokenizer knows only the bytes it was fitted on; tokenizer.byte_alphabet = "all" '
-                "knows all 256)"
-            )
+    def gives_back(self, document: str, ids: Sequence[int]) -> bool:
+        """Whether a document's ids decode to it exactly, without <unk>."""
+        return self.unk not in ids and self.decode(ids) == document
+
+    def _refuse(self, document: str, ids: list[int]) -> NoReturn:
+        raise UserError(
+            "The tokenizer does not give back every document, so a loss would not be comparable and none is "
+            f"computed.\n  document: {document!r}\n  decoded:  {self.decode(ids)!r}\n"
+            '(the baseline\'s tokenizer knows only the bytes it was fitted on; tokenizer.byte_alphabet = "all" '
+            "knows all 256)"
+        )
 
     def save(self, path: Path) -> None:
         """Writes the tokenizer to a file that `tokens.kinds.load_tokenizer` reads."""
-        path.write_text(self._serialised, encoding="utf-8")
+        path.write_text(self.serialised, encoding="utf-8")
 
 
 def _pieces(documents: Iterable[str]) -> Iterator[list[str]]:
@@ -96,3 +128,11 @@ def _pieces(documents: Iterable[str]) -> Iterator[list[str]]:
             piece, characters = [], 0
     if piece:
         yield piece
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -13,6 +13,7 @@ from shortrun.model.language_model import LanguageModel
 from shortrun.model.make import make_model
 from shortrun.optim.optimizers import Optimizers, make_optimizer
 from shortrun.recipe import Recipe
+from shortrun.runs.checkpoints import weights_sha256
 from shortrun.runs.folder import run_fingerprint
 from shortrun.tokens.batches import Batches, make_batches
 from shortrun.train.compiled import compile_model
@@ -89,6 +90,7 @@ def assemble(
         "recipe": recipe.model_dump(mode="json"),
         **prepared.manifest(),
         "machine": machine(device, reason, threads, dtype, processes.size),
+        "initial_weights": {"sha256": weights_sha256(model)},
     }
     return Assembly(
         recipe=recipe,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from shortrun.model.device import choose_device, choose_precision, cpu_features, make_repeatable, product_rate
-from shortrun.model.make import make_model
+from shortrun.model.make import model_without_weights
 from shortrun.recipe import DataConfig, Recipe
 from shortrun.text.corpus import load_corpus
 from shortrun.tokens.kinds import KINDS
@@ -62,8 +62,7 @@ def plan(recipe: Recipe, gpus: int = 0) -> Plan:
     """
     recipe, _ = sized(recipe)
     vocab_size, processes = recipe.tokenizer.vocab_size, max(gpus, 1)
-    with torch.device("meta"):
-        model = make_model(recipe, vocab_size, eos=1)
+    model = model_without_weights(recipe, vocab_size)
     documents, characters, counted = _training_text(recipe.data)
     tokens = round(recipe.train.epochs * characters / KINDS[recipe.tokenizer.kind].characters_a_token(vocab_size))
     row_length = ROW if recipe.batches.mode == "documents" else recipe.batches.block_size

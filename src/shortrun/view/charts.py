@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 COLOURS = {"better": "#1b7f5c", "tie": "#8a8a8a", "worse": "#b5442e", "": "#335c99"}
 """Told apart by red-green blind readers by their lightness too."""
+RUN_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a7a7a", "#882255")
+"""One for each run, told apart by colour-blind readers (most are Okabe & Ito's of 2008); more runs begin anew."""
 FORMATS = ("svg", "png", "pdf", "json", "html")
 
 
 def study_chart(result: StudyResult) -> altair.HConcatChart:
     """Losses of each change, a point a seed, and beside them its difference from its reference with the interval."""
-    alt = _altair()
+    alt = altair_library()
     rows = [row for row in result.rows if row.loss is not None]
     if not rows:
         raise UserError(f"{result.study} has no run that is done, so there is nothing to draw")
@@ -82,10 +84,15 @@ def save(chart: Any, path: Path) -> None:
     ending = path.suffix.removeprefix(".").lower()
     if ending not in FORMATS:
         raise UserError(f"{path}: a chart is no .{ending}; {did_you_mean(ending, FORMATS)}")
-    chart.save(str(path), format=ending)
+    more = {"inline": True} if ending == "html" else {}  # all scripts inside: the page needs no network
+    try:
+        chart.save(str(path), format=ending, **more)
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror or error}") from None
 
 
-def _altair() -> Any:
+def altair_library() -> Any:
+    """altair, able to write pictures; raises UserError where the extra is not installed."""
     try:
         import altair
         import vl_convert  # noqa: F401  # what altair writes pictures with

@@ -17,7 +17,7 @@ from shortrun.errors import ShortrunError
 from shortrun.runs.folder import RunFolder
 from shortrun.runs.trained import load_checkpoints
 from shortrun.score.evaluate import Evaluation, ScoringSet
-from shortrun.text.corpus import Corpus, load_corpus
+from shortrun.text.corpus import Corpus
 from shortrun.text.documents import Documents
 
 
@@ -76,8 +76,7 @@ def evaluate_run(
     newest = models[-1]
     corpus: Corpus | None = None
     try:
-        corpus = load_corpus(newest.recipe.data)
-        RunFolder.open(path).require_same_data(corpus.manifest)
+        corpus = RunFolder.open(path).corpus()
     except ShortrunError:
         if documents is None:
             raise

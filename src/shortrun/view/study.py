@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shortrun.study.table import ResultRow, StudyResult
+from shortrun.view.text import plain_cell
 
 OFFICIAL = "official (coverage)"
 HEADINGS = (
@@ -84,11 +85,6 @@ def sentences(result: StudyResult) -> Iterator[str]:
 def markdown(result: StudyResult) -> str:
     """The table with its sentences and the reasons for the changes."""
     headings, *rows = lines(result)
-    table = [f"| {' | '.join(map(_plain, line))} |" for line in (headings, ("---",) * len(headings), *rows)]
-    reasons = [f"- **{_plain(row.change)}**: {_plain(row.reason)}" for row in result.rows if row.reason]
+    table = [f"| {' | '.join(map(plain_cell, line))} |" for line in (headings, ("---",) * len(headings), *rows)]
+    reasons = [f"- **{plain_cell(row.change)}**: {plain_cell(row.reason)}" for row in result.rows if row.reason]
     return "\n".join([f"## {result.study}", "", *sentences(result), "", *table, "", *reasons, ""])
-
-
-def _plain(text: str) -> str:
-    """Text that can't be taken for a table's border."""
-    return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,165 @@
+"""A run's curves as data, from its metrics.jsonl: what training did at each step, and every evaluation.
+
+A run may be unfinished, and its last line half written. What can't be read is left out and said.
+
+Shapes: N training steps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortrun.errors import UserError
+from shortrun.runs.folder import RunFolder
+
+MOST_POINTS = 2_000
+"""Points of a training curve that a chart gets: more than a screen has columns."""
+WINDOW = 0.01
+"""Share of a run's steps, to either side, over which its training loss is averaged for a chart."""
+TRAINING = ("step", "tokens", "elapsed_time", "loss", "lr", "grad_norm")
+"""What is read of a training step."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation of the validation documents. None stands for what the log does not say."""
+
+    step: int
+    epoch: float | None
+    """Epochs taken until then; the last step ends the last one."""
+    tokens: int | None
+    """Targets trained on until then."""
+    seconds: float
+    loss: float
+    """Nats per character, the project's own (`document_loss` in the log)."""
+    official_loss: float
+    coverage: float
+    tuning_loss: float | None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """All that a run's log says over its steps."""
+
+    run: Path
+    epochs: int | None
+    """Of the whole run; None where the log does not say."""
+    max_steps: int | None
+    """Of the whole run; None before its first step."""
+    steps_N: NDArray[np.int64]
+    tokens_N: NDArray[np.int64]
+    seconds_N: NDArray[np.float64]
+    """Time spent over all sittings, with evaluations and checkpoints."""
+    loss_N: NDArray[np.float64]
+    """Training loss of the step's batch, nats per token."""
+    lr_N: NDArray[np.float64]
+    grad_norm_N: NDArray[np.float64]
+    """Before clipping."""
+    evaluations: tuple[Evaluated, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def last(self) -> Evaluated | None:
+        return self.evaluations[-1] if self.evaluations else None
+
+
+def read_curves(run: Path) -> Curves:
+    """The curves of a run, finished or not; without a single event they are empty.
+
+    Raises UserError where `run` is no run folder, or where an event lacks what it should say.
+    """
+    folder = RunFolder.open(run)
+    damaged: list[int] = []
+    training, evaluations = [], []
+    epochs: int | None = None
+    max_steps: int | None = None
+    tokens = 0
+    for number, event in _events(folder.metrics_file, damaged):
+        try:
+            match event.get("event"):
+                case "dataset_info":
+                    epochs = event["epochs"]
+                case "training_step":
+                    training.append(tuple(event[key] for key in TRAINING))
+                    tokens, max_steps = event["tokens"], event["max_steps"]
+                case "validation_step":
+                    evaluations.append(_evaluated(event, epochs, tokens))
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{folder.metrics_file}, line {number}: the event lacks what it should say: {error}"
+            ) from None
+    columns = (
+        [np.array(column) for column in zip(*training, strict=True)] if training else [np.zeros(0)] * len(TRAINING)
+    )
+    steps_N, tokens_N, seconds_N, loss_N, lr_N, grad_norm_N = columns
+    left_out = f"{folder.metrics_file}: left out, because no event can be read in it: "
+    notes = [left_out + ", ".join(f"line {number}" for number in damaged)] if damaged else []
+    return Curves(
+        run=run,
+        epochs=epochs,
+        max_steps=max_steps,
+        steps_N=steps_N.astype(np.int64),
+        tokens_N=tokens_N.astype(np.int64),
+        seconds_N=seconds_N.astype(np.float64),
+        loss_N=loss_N.astype(np.float64),
+        lr_N=lr_N.astype(np.float64),
+        grad_norm_N=grad_norm_N.astype(np.float64),
+        evaluations=tuple(evaluations),
+        notes=tuple(notes),
+    )
+
+
+def smoothed(values_N: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Each value's mean with its neighbours, `window` steps to either side; fewer at the ends, as many on both sides."""
+    N = len(values_N)
+    sums = np.concatenate([[0.0], np.cumsum(values_N)])
+    at_N = np.arange(N)
+    reach_N = np.minimum(window, np.minimum(at_N, N - 1 - at_N))
+    means_N: NDArray[np.float64] = (sums[at_N + reach_N + 1] - sums[at_N - reach_N]) / (2 * reach_N + 1)
+    return means_N
+
+
+def thinned(count: int, most: int = MOST_POINTS) -> NDArray[np.int64]:
+    """The positions of at most `most` of `count` points, evenly spread, the first and the last among them."""
+    if count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).round().astype(np.int64)
+
+
+def _events(path: Path, damaged: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each readable event with the number of its line; the numbers of the others go into `damaged`."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if isinstance(event, dict):
+            yield number, event
+        else:
+            damaged.append(number)
+
+
+def _evaluated(event: dict[str, Any], epochs: int | None, tokens: int) -> Evaluated:
+    return Evaluated(
+        step=event["step"],
+        epoch=None if epochs is None else event["step"] / event["max_steps"] * epochs,
+        tokens=tokens or None,
+        seconds=event["elapsed_time"],
+        loss=event["document_loss"],
+        official_loss=event["official_loss"],
+        coverage=event["coverage"],
+        tuning_loss=event["tuning_loss"],
+    )

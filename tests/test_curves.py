@@ -1,0 +1,143 @@
+"""Curves: read from a run's log, drawn in a terminal and as charts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shortrun.errors import UserError
+from shortrun.view.charts import save
+from shortrun.view.curve_charts import LINE_HEIGHT, apart, curves_chart, training_chart, validation_chart
+from shortrun.view.curves import read_curves, smoothed, thinned
+from shortrun.view.terminal_curve import BRAILLE, terminal_curve
+from tests.conftest import metrics, scores_of
+
+
+@pytest.fixture
+def run(whole: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A copy of a finished run, to be changed."""
+    return Path(shutil.copytree(whole("shuffled"), tmp_path / "run"))
+
+
+def test_curves_are_what_the_log_says(whole: Callable[[str], Path]) -> None:
+    path = whole("shuffled")
+    curves, scores = read_curves(path), scores_of(path)
+    training = [event for event in metrics(path) if event["event"] == "training_step"]
+    assert curves.steps_N.tolist() == list(range(1, scores["steps"] + 1))
+    for key, values_N in (("loss", curves.loss_N), ("lr", curves.lr_N), ("grad_norm", curves.grad_norm_N)):
+        assert values_N.tolist() == [event[key] for event in training]
+    assert np.all(np.diff(curves.seconds_N) > 0)
+    last = curves.last
+    assert last is not None
+    assert (last.loss, last.official_loss, last.coverage) == tuple(
+        scores[key] for key in ("loss", "official_loss", "coverage")
+    )
+    assert (last.step, last.epoch, last.tokens) == (scores["steps"], 2.0, scores["tokens"])
+    assert curves.evaluations[0].step == 1
+    assert not curves.notes
+
+
+def test_a_log_that_breaks_off_is_read_as_far_as_it_goes(run: Path) -> None:
+    whole_curves = read_curves(run)
+    log = run / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:-1]) + lines[-1][:40])
+    curves = read_curves(run)
+    assert curves.evaluations == whole_curves.evaluations[:-1]
+    (note,) = curves.notes
+    assert note.endswith(f"line {len(lines)}")
+    log.write_bytes(b"")
+    empty = read_curves(run)
+    assert (len(empty.steps_N), empty.evaluations, empty.max_steps, empty.last) == (0, (), None, None)
+    log.unlink()
+    assert not read_curves(run).evaluations
+    with pytest.raises(UserError, match="there is no curve to draw"):
+        validation_chart({"run": empty})
+    with pytest.raises(UserError, match="no training curve"):
+        training_chart({"run": empty})
+
+
+def test_an_event_that_lacks_something_is_named(run: Path) -> None:
+    (run / "metrics.jsonl").write_text(json.dumps({"event": "training_step", "step": 1}) + "\n")
+    with pytest.raises(UserError, match=r"line 1: the event lacks what it should say: 'tokens'"):
+        read_curves(run)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=60), st.integers(0, 10))
+def test_smoothing_takes_means_of_neighbours(values: list[float], window: int) -> None:
+    values_N = np.array(values)
+    found_N = smoothed(values_N, window)
+    for at in range(len(values)):
+        reach = min(window, at, len(values) - 1 - at)
+        assert found_N[at] == pytest.approx(values_N[at - reach : at + reach + 1].mean(), abs=1e-9)
+
+
+def test_smoothing_keeps_a_line_and_thinning_its_ends() -> None:
+    line_N = np.linspace(3.0, 1.0, 50)
+    assert smoothed(line_N, 7) == pytest.approx(line_N)
+    kept = thinned(30_000, most=2_000)
+    assert (kept[0], kept[-1], len(set(kept.tolist()))) == (0, 29_999, 2_000)
+    assert thinned(5).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_terminal_curve_falls_and_says_what_its_axes_are() -> None:
+    lines = terminal_curve([(1, 3.0), (500, 2.0), (1000, 1.5)], x="steps", y="loss", width=30, height=6)
+    top, bottom = lines[1], lines[6]
+    assert lines[0].split() == ["loss"]
+    assert top.startswith("  3 │")
+    assert bottom.startswith("1.5 │")
+    assert lines[-1].split() == ["1", "steps", "1,000"]
+    columns = [next(at for at, letter in enumerate(line) if ord(letter) > BRAILLE) for line in lines[1:7]]
+    assert columns == sorted(columns), "the curve goes down from left to right"
+    assert len(bottom) == len("1.5 │") + 30, "and ends at the right edge"
+    plain = terminal_curve([(1, 3.0), (1000, 1.5)], x="steps", y="loss", plain=True)
+    assert "".join(plain).isascii()
+    assert "*" in plain[1]
+    assert terminal_curve([(1, 3.0)], x="steps", y="loss") == []
+
+
+def test_a_flat_curve_is_drawn() -> None:
+    assert len(terminal_curve([(1, 2.0), (9, 2.0)], x="steps", y="loss", height=4)) == 7
+
+
+def test_charts_name_runs_and_their_last_losses(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    pytest.importorskip("altair", reason="the charts extra is not installed")
+    runs = {"one <run>": read_curves(whole("shuffled")), "other": read_curves(whole("documents"))}
+    save(curves_chart(runs, {"other": "mode documents"}, title="both"), tmp_path / "curves.svg")
+    drawn = (tmp_path / "curves.svg").read_text(encoding="utf-8")
+    for name, curves in runs.items():
+        assert curves.last
+        assert f"{curves.last.loss:.4f}" in drawn
+        assert name.replace("<", "&lt;").replace(">", "&gt;") in drawn
+    for expected in ("mode documents", "tokens trained on", "learning rate", "validation loss (nats per character)"):
+        assert expected in drawn
+    assert len(validation_chart(runs, over=["steps"]).hconcat) == 1
+    with pytest.raises(UserError, match="did you mean 'steps'"):
+        validation_chart(runs, over=["step"])
+
+
+def test_a_page_of_charts_needs_no_network(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    pytest.importorskip("altair", reason="the charts extra is not installed")
+    save(validation_chart({"run": read_curves(whole("shuffled"))}), tmp_path / "curves.html")
+    page = (tmp_path / "curves.html").read_text(encoding="utf-8")
+    assert "vegaEmbed" in page
+    assert "<script src=" not in page
+    with pytest.raises(UserError, match="can't be written"):
+        save(validation_chart({"run": read_curves(whole("shuffled"))}), tmp_path / "nowhere" / "curves.svg")
+
+
+@given(st.lists(st.floats(0, 300), min_size=1, max_size=12).map(sorted))
+def test_labels_stand_apart_and_in_order(places: list[float]) -> None:
+    found = apart(places)
+    assert all(later - earlier >= LINE_HEIGHT - 1e-6 for earlier, later in pairwise(found))
+    if all(later - earlier >= LINE_HEIGHT for earlier, later in pairwise(places)):
+        assert found == pytest.approx(places)
+    assert np.mean(found) == pytest.approx(np.mean(places), abs=1e-6), "none is moved further than the others ask for"
