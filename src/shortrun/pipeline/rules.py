@@ -80,7 +80,7 @@ class FineWeb(Section):
     punctuation: float = Field(0.12, ge=0, le=1)
     """Least share of lines that end in punctuation."""
     repeated_lines: float = Field(0.1, ge=0, le=1)
-    """Largest share of characters in lines that stood before."""
+    """Largest share of characters in lines that stood before; the paper has 0.1, its published code 0.01."""
     short_lines: float = Field(0.67, ge=0, le=1)
     """Largest share of lines with fewer than 30 characters."""
 
