@@ -21,10 +21,10 @@ FOUNDATION: dict[str, set[str]] = {
     "recipe": {"errors", "disk"},
     "recipe_file": {"errors", "recipe"},
 }
-ROOMS = "text pipeline tokens model optim score runs train track study check view report export cli".split()
+ROOMS = "text pipeline tokens model optim score runs train track study check view report export serve cli".split()
 READERS: dict[str, set[str]] = {
     "check": {"train", "track"}, "view": {"train", "track"}, "report": {"train", "track"},
-    "export": {"train", "track", "study", "view", "report"},
+    "export": {"train", "track", "study", "view", "report"}, "serve": {"train", "track", "export"},
 }  # fmt: skip
 """They look at runs; what each of them does not need."""
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

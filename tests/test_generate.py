@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from shortrun.model.generate import _draw, generate
+from shortrun.model.generate import Draw, _draw, _kept, generate, generate_steps
 from shortrun.model.gpt import GPT
 from shortrun.recipe import ModelConfig
 from tests.conftest import EVERY_MODEL
@@ -127,7 +129,7 @@ def test_the_ends_of_the_unit_interval_draw_what_can_be_drawn() -> None:
     never = -torch.inf
     logits = torch.tensor([[never, 0.3, never, 0.3, never]]).repeat(4, 1)
     uniforms = torch.tensor([0.0, 0.5 - 2**-54, 0.5, 1 - 2**-53], dtype=torch.float64)
-    assert _draw(logits, 1.0, uniforms).tolist() == [1, 1, 3, 3]
+    assert _draw(logits, Draw(), uniforms).tolist() == [1, 1, 3, 3]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
@@ -150,3 +152,62 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
     normal = ((chi2 / freedom) ** (1 / 3) - 1 + 2 / (9 * freedom)) / (2 / (9 * freedom)) ** 0.5  # Wilson and Hilferty
     assert freedom > 5
     assert normal < 3.72
+
+
+def test_documents_come_as_they_end() -> None:
+    """Each once, at the step of its last token; those that reach the limit at the end. They are those of `generate`."""
+    model = a_gpt()
+    steps = list(
+        generate_steps(model, [5], count=8, eos=EOS, banned=BANNED, draw=Draw(), seed=3, max_tokens=8, first=40)
+    )
+    found = {n: ids for step in steps for n, ids in step}
+    assert sum(map(len, steps)) == len(found) == 8
+    assert [found[n] for n in range(40, 48)] == documents(model, [5], first=40, max_tokens=8)
+    assert all(len(ids) == 1 + at for at, step in enumerate(steps) for _, ids in step)
+    assert any(steps[:-1])
+    assert steps[-1]
+
+
+WEIGHTS = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=30)
+
+
+@settings(deadline=None)
+@given(WEIGHTS, st.integers(1, 35), st.floats(0.001, 1), st.sampled_from([0.3, 1.0, 3.0]))
+def test_what_may_be_drawn(logits: list[float], k: int, p: float, temperature: float) -> None:
+    """The fewest likeliest of the k likeliest that reach p of their probability; their weights stay what they were."""
+    weights = (torch.tensor([logits], dtype=torch.float64) / temperature).exp()
+    kept = _kept(weights, Draw(temperature, k, p))[0]
+    stays, V = kept > 0, len(logits)
+    assert torch.equal(kept[stays], weights[0][stays])
+    assert 1 <= int(stays.sum()) <= min(k, V)
+    assert stays.all() or kept[stays].min() >= weights[0][~stays].max()
+    among = weights[0].sort(descending=True).values[: min(k, V)].sum()
+    assert kept.sum() >= p * among * (1 - 1e-12)
+    assert kept.sum() - kept[stays].min() <= p * among * (1 + 1e-12)
+
+
+@settings(deadline=None)
+@given(WEIGHTS, st.floats(0, 1, exclude_max=True), st.sampled_from([0.3, 1.0, 3.0]))
+def test_k_of_one_is_greedy_and_all_of_k_or_p_changes_nothing(
+    logits: list[float], uniform: float, temperature: float
+) -> None:
+    row, at = torch.tensor([logits]), torch.tensor([uniform], dtype=torch.float64)
+    greedy, plain = _draw(row, Draw(0.0), at), _draw(row, Draw(temperature), at)
+    assert _draw(row, Draw(temperature, top_k=1), at) == greedy
+    assert _draw(row, Draw(temperature, top_p=1e-9), at) == greedy
+    for k in (None, len(logits), len(logits) + 7):
+        assert _draw(row, Draw(temperature, k, 1.0), at) == plain
+
+
+def test_draws_are_renormalised() -> None:
+    logits = torch.tensor([[0.5, 0.2, 0.2, 0.1]]).log().repeat(7, 1)
+    uniforms = torch.tensor([0.0, 0.55, 0.57, 0.7, 0.72, 0.99, 0.999999], dtype=torch.float64)
+    assert _draw(logits, Draw(top_k=2), uniforms).tolist() == [0, 0, 0, 0, 1, 1, 1]  # 5/7 and 2/7
+    assert _draw(logits, Draw(top_p=0.9), uniforms).tolist() == [0, 0, 1, 1, 1, 2, 2]  # 5/9, 2/9, 2/9
+
+
+def test_top_k_and_top_p_reach_the_documents() -> None:
+    model = a_gpt()
+    assert documents(model, [5], top_k=1) == documents(model, [5], temperature=0.0)
+    assert documents(model, [5], top_k=VOCAB, top_p=1.0) == documents(model, [5])
+    assert documents(model, [5], top_p=0.5) != documents(model, [5])

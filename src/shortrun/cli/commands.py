@@ -52,6 +52,7 @@ usage: shortrun COMMAND ...
   verify EXPORT       check that an export gives what the trained model gave
   study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
   sweep COMMAND       search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
+  serve RUN [RUN]     a page on this machine: type and see what a model expects, sample, compare, browse
   report RUN...       runs, studies and sweeps as one document: a page, a PDF, a site
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
   plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
@@ -79,6 +80,7 @@ def run(argv: list[str]) -> int:
         "verify": _verify,
         "study": _study,
         "sweep": _sweep,
+        "serve": _serve,
         "report": _report,
         "recipes": _recipes,
         "plan": _plan,
@@ -202,6 +204,9 @@ def _sample(argv: list[str]) -> None:
         raise UserError(f"--seed {options.seed} must be at least 0 and below 2^63")
     if not 0 <= options.temperature < math.inf:
         raise UserError(f"--temperature {options.temperature} must be a number from 0")
+    if not 0 < options.top_p <= 1:
+        raise UserError(f"--top-p {options.top_p} must be above 0 and at most 1")
+    top_k = positive(options.top_k, "--top-k")
     trained = load_trained(options.run)
     for note in trained.notes:
         print(note, file=sys.stderr)
@@ -210,6 +215,8 @@ def _sample(argv: list[str]) -> None:
         count=positive(options.n, "--n") or 0,
         temperature=options.temperature,
         seed=options.seed,
+        top_k=top_k,
+        top_p=options.top_p,
     )
     print(json.dumps({"documents": documents}) if options.json else "\n".join(map(visible, documents)))
 
@@ -266,6 +273,12 @@ def _sweep(argv: list[str]) -> None:
     from shortrun.cli.sweep import sweep
 
     sweep(argv)
+
+
+def _serve(argv: list[str]) -> None:
+    from shortrun.cli.serve import serve
+
+    serve(argv)
 
 
 def _report(argv: list[str]) -> None:

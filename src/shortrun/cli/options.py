@@ -124,6 +124,10 @@ class Sample(Common):
     prefix: Annotated[str, arg(help="Text that every document begins with.")] = ""
     n: Annotated[int, arg(help="How many documents.")] = 5
     temperature: Annotated[float, arg(help="1 samples as the model was trained, lower is bolder, 0 is greedy.")] = 1.0
+    top_k: Annotated[int | None, arg(help="Draw only from the so many likeliest tokens; left out, from all.")] = None
+    top_p: Annotated[
+        float, arg(help="Draw only from the fewest likeliest tokens that together have this probability; 1 is all.")
+    ] = 1.0
     seed: Annotated[int, arg(help="The same seed writes the same documents.")] = 0
 
 
@@ -287,6 +291,23 @@ class StudyShow(StudyOptions):
     ] = False
     markdown: Annotated[bool, arg(help="Print the table as Markdown."), FlagCreatePairsOff] = False
     chart: ChartFile = None
+
+
+@dataclasses.dataclass
+class Serve(Common):
+    """Open a playground for one run or two: a page on this machine, to be looked at with a browser.
+
+    Type a headline and see what the model expects next; sample; move through checkpoints; browse the validation documents;
+    look at curves. Nothing that is typed there is kept. Ctrl-C ends it.
+    """
+
+    runs: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="RUN [RUN]", help="One run folder, or two to compare.")
+    ] = ()
+    port: Annotated[int, arg(help="The port; 0 takes one that is free.")] = 8765
+    host: Annotated[
+        str, arg(help="Another address than 127.0.0.1, where others can reach the page too. It asks for no password.")
+    ] = "127.0.0.1"
 
 
 @dataclasses.dataclass

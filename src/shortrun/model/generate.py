@@ -7,6 +7,9 @@ Shapes: N documents, B of them not ended, T tokens that the model has yet to see
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +17,18 @@ from torch import Tensor
 from shortrun.model.language_model import Cache, LanguageModel
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Draw:
+    """How the next token is drawn from the model's distribution."""
+
+    temperature: float = 1.0
+    """1 is the model's own distribution, lower is bolder, 0 always takes the likeliest token."""
+    top_k: int | None = None
+    """Only the so many likeliest tokens are drawn; None for all."""
+    top_p: float = 1.0
+    """Only the fewest likeliest tokens that together have this probability are drawn; above 0, 1 for all."""
+
+
 def generate(
     model: LanguageModel,
     prefix: list[int],
@@ -26,14 +40,40 @@ def generate(
     seed: int,
     max_tokens: int,
     first: int = 0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
 ) -> list[list[int]]:
     """Continues `eos + prefix` `count` times until each document's end, at most `max_tokens` tokens.
 
-    temperature 1 samples from the model's own distribution, lower is bolder, 0 always takes the likeliest token.
-    `banned` ids (padding, unknown) are never drawn. Returns each document's ids, prefix included, end not.
+    temperature, top_k, top_p: see `Draw`. `banned` ids (padding, unknown) are never drawn. Returns each document's ids, prefix included, end not.
 
     The n-th document is decided by the model, the prefix, the seed (0 or more) and n, which begins at `first`: how many
     others are drawn beside it moves its logits by rounding alone.
+    """
+    draw, last = Draw(temperature, top_k, top_p), max_tokens
+    steps = generate_steps(
+        model, prefix, count=count, eos=eos, banned=banned, draw=draw, seed=seed, max_tokens=last, first=first
+    )
+    ended = {n: ids for step in steps for n, ids in step}
+    return [ended[n] for n in range(first, first + count)]
+
+
+@torch.no_grad()
+def generate_steps(
+    model: LanguageModel,
+    prefix: list[int],
+    *,
+    count: int,
+    eos: int,
+    banned: list[int],
+    draw: Draw,
+    seed: int,
+    max_tokens: int,
+    first: int = 0,
+) -> Iterator[list[tuple[int, list[int]]]]:
+    """The same as `generate`, a token of all documents at a time: each step gives the documents that it has ended.
+
+    They come as pairs of n and ids, n from `first` on.
     """
     device = next(model.parameters()).device
     steps = max(max_tokens - len(prefix), 0)
@@ -51,25 +91,41 @@ def generate(
             x_BT = torch.tensor([[eos, *documents[n]][-model.block_size :] for n in going_B.tolist()])
         logits_BV = model(x_BT.to(device), cache)[:, -1].float().cpu()
         logits_BV[:, banned] = -torch.inf
-        next_B = _draw(logits_BV, temperature, uniform_NS[going_B, step])
+        next_B = _draw(logits_BV, draw, uniform_NS[going_B, step])
         on_B = next_B != eos
-        if not on_B.all():
+        ended = [(first + n, documents[n]) for n in going_B[~on_B].tolist()]
+        if ended:
             next_B, going_B = next_B[on_B], going_B[on_B]
             if cache is not None:
                 cache.keep(on_B.to(device))
-        if not len(going_B):
-            break
         for n, token in zip(going_B.tolist(), next_B.tolist(), strict=True):
             documents[n].append(token)
+        yield ended
+        if not len(going_B):
+            return
         x_BT = next_B[:, None]
-    return documents
+    yield [(first + n, documents[n]) for n in going_B.tolist()]
 
 
-def _draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor) -> Tensor:
+def _draw(logits_BV: Tensor, draw: Draw, uniform_B: Tensor) -> Tensor:
     """The token at which the cumulative probability passes `uniform_B`, from [0, 1)."""
-    if temperature == 0:
+    if draw.temperature == 0:
         return logits_BV.argmax(dim=-1)
     # from the maximum down and in float64, so that no temperature overflows
-    scaled_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)).double() / temperature
-    passed_BV = scaled_BV.exp().cumsum(dim=-1)
+    scaled_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)).double() / draw.temperature
+    passed_BV = _kept(scaled_BV.exp(), draw).cumsum(dim=-1)
     return torch.searchsorted(passed_BV, uniform_B[:, None] * passed_BV[:, -1:], right=True)[:, 0]
+
+
+def _kept(weights_BV: Tensor, draw: Draw) -> Tensor:
+    """The weights of the tokens that may be drawn, 0 for the others. Of equally likely tokens, those of lower ids stay."""
+    V = weights_BV.shape[-1]
+    k = min(draw.top_k or V, V)
+    if k == V and draw.top_p == 1:
+        return weights_BV
+    sorted_BV, order_BV = weights_BV.sort(dim=-1, descending=True, stable=True)
+    sorted_BV[:, k:] = 0
+    if draw.top_p < 1:
+        before_BV = sorted_BV.cumsum(dim=-1) - sorted_BV
+        sorted_BV[before_BV >= draw.top_p * sorted_BV.sum(dim=-1, keepdim=True)] = 0
+    return torch.zeros_like(weights_BV).scatter(-1, order_BV, sorted_BV)

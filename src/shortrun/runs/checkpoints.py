@@ -108,6 +108,23 @@ def whole_checkpoints(folder: RunFolder) -> tuple[list[Checkpoint], list[str]]:
     return list(_whole(sorted(_checkpoint_paths(folder)), damaged)), damaged
 
 
+def checkpoint_steps(folder: RunFolder) -> list[int]:
+    """The steps of the checkpoints that lie there, in order, without a look at whether they are whole."""
+    return sorted(int(path.name) for path in _checkpoint_paths(folder) if path.name.isdigit())
+
+
+def checkpoint_of(folder: RunFolder, step: int) -> Checkpoint:
+    """The checkpoint of one step; raises UserError where there is none, or a damaged one."""
+    path = next((path for path in _checkpoint_paths(folder) if path.name.isdigit() and int(path.name) == step), None)
+    if path is None:
+        steps = ", ".join(map(str, checkpoint_steps(folder))) or "none"
+        raise UserError(f"{folder.path} has no checkpoint of step {step}; those it has kept: {steps}")
+    try:
+        return _verified(path)
+    except UserError as error:
+        raise UserError(f"The checkpoint {path} is damaged: {error}") from None
+
+
 def stored_checkpoints(folder: RunFolder) -> list[StoredCheckpoint]:
     """Every checkpoint, whole or damaged, oldest first; all their bytes are read. One that goes meanwhile is left out."""
     found = []

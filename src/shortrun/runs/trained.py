@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from shortrun.errors import UserError
 from shortrun.model.device import choose_device, keep_freed_memory, make_repeatable
-from shortrun.model.generate import generate
+from shortrun.model.generate import Draw, generate_steps
 from shortrun.model.language_model import LanguageModel
 from shortrun.model.make import make_model
 from shortrun.recipe import Recipe
-from shortrun.runs.checkpoints import load_weights, newest_checkpoint, whole_checkpoints
+from shortrun.runs.checkpoints import Checkpoint, checkpoint_of, load_weights, newest_checkpoint, whole_checkpoints
 from shortrun.runs.folder import RunFolder
 from shortrun.tokens.tokenizer import Tokenizer
 
@@ -31,27 +32,46 @@ class Trained:
     """What a person should know about how it was read, such as a damaged newer checkpoint."""
 
     def sample(
-        self, *, prefix: str, count: int, temperature: float, seed: int, max_tokens: int | None = None
+        self,
+        *,
+        prefix: str,
+        count: int,
+        temperature: float,
+        seed: int,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        max_tokens: int | None = None,
     ) -> list[str]:
         """New documents, each beginning with `prefix`, with at most `max_tokens` more; left out, two blocks.
 
         Raises UserError for a prefix that the tokenizer can't give back.
         """
+        draw = Draw(temperature, top_k, top_p)
+        steps = self.sample_steps(prefix=prefix, count=count, draw=draw, seed=seed, max_tokens=max_tokens)
+        ended = {number: document for step in steps for number, document in step}
+        return [ended[number] for number in range(count)]
+
+    def sample_steps(
+        self, *, prefix: str, count: int, draw: Draw, seed: int, max_tokens: int | None = None
+    ) -> Iterator[list[tuple[int, str]]]:
+        """The same documents as `sample`, as they end: after each token of all of them, those that it has ended.
+
+        Each comes with its number, from 0.
+        """
         (prefix_ids,) = self.tokenizer.encode_losslessly([prefix]) if prefix else ([],)
-        documents = []
         for first in range(0, count, AT_ONCE):
-            documents += generate(
+            for step in generate_steps(
                 self.model,
                 prefix_ids,
                 count=min(AT_ONCE, count - first),
                 first=first,
                 eos=self.tokenizer.eos,
                 banned=[token for token in (self.tokenizer.pad, self.tokenizer.unk) if token is not None],
-                temperature=temperature,
+                draw=draw,
                 seed=seed,
                 max_tokens=len(prefix_ids) + (max_tokens or 2 * self.model.block_size),
-            )
-        return [self.tokenizer.decode(ids) for ids in documents]
+            ):
+                yield [(number, self.tokenizer.decode(ids)) for number, ids in step]
 
 
 def load_trained(path: Path) -> Trained:
@@ -61,13 +81,35 @@ def load_trained(path: Path) -> Trained:
 
 def load_checkpoints(path: Path, *, every: bool) -> list[Trained]:
     """The newest whole checkpoint of a run, or every one, oldest first; raises UserError if there is none."""
+    return _load(path, _every if every else _newest)
+
+
+def load_step(path: Path, step: int) -> Trained:
+    """The model of a run's checkpoint of that step; raises UserError where there is none, or a damaged one."""
+    return _load(path, lambda folder: ([checkpoint_of(folder, step)], []))[0]
+
+
+_Found = tuple[list[Checkpoint], list[str]]
+"""Checkpoints, and a sentence for each damaged one that was passed over."""
+
+
+def _newest(folder: RunFolder) -> _Found:
+    newest, damaged = newest_checkpoint(folder)
+    return [newest] if newest else [], damaged
+
+
+def _every(folder: RunFolder) -> _Found:
+    return whole_checkpoints(folder)
+
+
+def _load(path: Path, find: Callable[[RunFolder], _Found]) -> list[Trained]:
     try:
-        return _load(RunFolder.open(path), every)
+        return _load_once(RunFolder.open(path), find)
     except FileNotFoundError:  # the run is still training and has just replaced one by a newer
-        return _load(RunFolder.open(path), every)
+        return _load_once(RunFolder.open(path), find)
 
 
-def _load(folder: RunFolder, every: bool) -> list[Trained]:
+def _load_once(folder: RunFolder, find: Callable[[RunFolder], _Found]) -> list[Trained]:
     recipe, tokenizer, notes = folder.recipe(), folder.tokenizer(), []
     unknown = folder.unknown_fields()
     if unknown:
@@ -75,11 +117,7 @@ def _load(folder: RunFolder, every: bool) -> list[Trained]:
     keep_freed_memory()
     make_repeatable(recipe.train.threads)
     device, _ = choose_device(recipe.train.device)
-    if every:
-        checkpoints, damaged = whole_checkpoints(folder)
-    else:
-        newest, damaged = newest_checkpoint(folder)
-        checkpoints = [newest] if newest else []
+    checkpoints, damaged = find(folder)
     if not checkpoints:
         raise UserError("\n".join([f"{folder.path} has no whole checkpoint to load.", *damaged]))
     models = []

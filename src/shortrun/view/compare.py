@@ -124,7 +124,7 @@ def compare_runs(paths: Sequence[Path], *, show: int = 5, on: str | None = None)
         if path.resolve() in [other.resolve() for other in paths[:number]]:
             raise UserError(f"{path} is given twice, and a run does not differ from itself: leave one of them out")
     notes: list[str] = []
-    runs = tuple(_read(path, name, notes) for path, name in zip(paths, _names(paths), strict=True))
+    runs = tuple(_read(path, name, notes) for path, name in zip(paths, run_names(paths), strict=True))
     _note_sameness(runs, notes)
     differences = []
     for run in runs[1:]:
@@ -176,7 +176,8 @@ def _read(path: Path, name: str, notes: list[str]) -> ComparedRun:
     return ComparedRun(name, path, recipe, folder.manifest(), scores, nats, curves)
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def run_names(paths: Sequence[Path]) -> list[str]:
+    """The names of their folders, or the whole paths where two have the same."""
     names = [path.resolve().name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 

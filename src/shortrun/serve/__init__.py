@@ -1,0 +1,1 @@
+"""A playground for runs: a page on this machine, and the answers that it asks for."""
