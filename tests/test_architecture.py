@@ -46,8 +46,10 @@ def imported_parts(path: Path) -> set[str]:
 
 def may_import(part: str) -> set[str]:
     """What a module of this room, or this module beside the rooms, may use."""
-    if part in ("cli", "__main__"):  # the door to everything
-        return {*FOUNDATION, *ROOMS, "cards"}
+    if part in ("cli", "__main__", "__init__"):  # the doors to everything
+        return {*FOUNDATION, *ROOMS, "cards", "api"}
+    if part == "api":  # what the command line stands on
+        return {*FOUNDATION, *ROOMS} - {"cli"}
     if part in ROOMS:
         return {*FOUNDATION, *ROOMS[: ROOMS.index(part) + 1]} - ({"train"} if part in READERS else set())
     return FOUNDATION.get(part, set())  # the cards use nothing
@@ -64,7 +66,7 @@ def test_every_folder_is_a_room_and_a_package() -> None:
     assert {folder.name for folder in folders} == set(ROOMS)
     assert all((folder / "__init__.py").is_file() for folder in folders)
     beside = {path.stem for path in MODULES if path.parent == PACKAGE}
-    assert beside == {*FOUNDATION, "cards", "__init__", "__main__"}
+    assert beside == {*FOUNDATION, "api", "cards", "__init__", "__main__"}
 
 
 def test_what_reads_runs_needs_nothing_that_trains() -> None:

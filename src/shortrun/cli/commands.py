@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -34,7 +33,7 @@ from shortrun.cli.output import (
 )
 from shortrun.cli.signals import stopping
 from shortrun.errors import ShortrunError, UserError, did_you_mean
-from shortrun.recipe_file import headline, load_recipe, recipe_path, shipped_recipes, to_toml
+from shortrun.recipe_file import headline, load_recipe, shipped_recipes, to_toml
 
 USAGE = f"""shortrun {__version__}: train the best small language model a small corpus allows, and prove it.
 
@@ -121,25 +120,24 @@ def _train(argv: list[str]) -> None:
             "seed": (int, "Short for --train.seed."),
         },
     )
+    from shortrun import api
     from shortrun.cli.display import Display
-    from shortrun.runs.folder import free_path
-    from shortrun.train.fit import train
 
-    path = options.out or free_path(Path("runs") / f"{recipe_path(options.recipe).stem}-{recipe.train.seed}")
+    path = options.out or api.new_path(options.recipe, recipe.train.seed)
     max_steps = positive(options.max_steps, "--max-steps")
     with Display() as display, stopping(path, display.say) as stop:
-        result = train(recipe, path, max_steps=max_steps, on_event=display, stop=stop)
+        result = api.train(recipe, out=path, max_steps=max_steps, on_event=display, stop=stop)
     show_run(result, options.json)
 
 
 def _resume(argv: list[str]) -> None:
     options = tyro.cli(Resume, prog="shortrun resume", args=argv)
+    from shortrun import api
     from shortrun.cli.display import Display
-    from shortrun.train.fit import resume
 
     max_steps = positive(options.max_steps, "--max-steps")
     with Display() as display, stopping(options.run, display.say) as stop:
-        result = resume(options.run, data_path=options.data.path, max_steps=max_steps, on_event=display, stop=stop)
+        result = api.resume(options.run, data_path=options.data.path, max_steps=max_steps, on_event=display, stop=stop)
     show_run(result, options.json)
 
 
@@ -187,21 +185,13 @@ def _plan(argv: list[str]) -> None:
 
 def _sample(argv: list[str]) -> None:
     options = tyro.cli(Sample, prog="shortrun sample", args=argv)
-    from shortrun.runs.trained import load_trained
+    from shortrun.api import load
 
-    if not 0 <= options.seed < 2**63:
-        raise UserError(f"--seed {options.seed} must be at least 0 and below 2^63")
-    if not 0 <= options.temperature < math.inf:
-        raise UserError(f"--temperature {options.temperature} must be a number from 0")
-    trained = load_trained(options.run)
-    for note in trained.notes:
+    prefix = utf8(options.prefix, "--prefix")
+    run = load(options.run)
+    for note in run.notes:
         print(note, file=sys.stderr)
-    documents = trained.sample(
-        prefix=utf8(options.prefix, "--prefix"),
-        count=positive(options.n, "--n") or 0,
-        temperature=options.temperature,
-        seed=options.seed,
-    )
+    documents = run.sample(options.n, prefix=prefix, temperature=options.temperature, seed=options.seed)
     print(json.dumps({"documents": documents}) if options.json else "\n".join(map(visible, documents)))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from shortrun.errors import UserError
-from shortrun.model.device import choose_device, keep_freed_memory, make_repeatable
+from shortrun.model.device import choose_device, keep_freed_memory, repeatable
 from shortrun.model.generate import generate
 from shortrun.model.language_model import LanguageModel
 from shortrun.model.make import make_model
@@ -30,6 +31,13 @@ class Trained:
     notes: tuple[str, ...] = ()
     """What a person should know about how it was read, such as a damaged newer checkpoint."""
 
+    def computing(self) -> AbstractContextManager[int]:
+        """Torch's settings while the model is at work: the run's number of threads, deterministic algorithms.
+
+        They are set back at the end, so that whoever uses a model as a library finds torch as it was.
+        """
+        return repeatable(self.recipe.train.threads)
+
     def sample(self, *, prefix: str, count: int, temperature: float, seed: int) -> list[str]:
         """New documents, each beginning with `prefix`; at most two blocks long.
 
@@ -37,18 +45,19 @@ class Trained:
         """
         (prefix_ids,) = self.tokenizer.encode_losslessly([prefix]) if prefix else ([],)
         documents = []
-        for first in range(0, count, AT_ONCE):
-            documents += generate(
-                self.model,
-                prefix_ids,
-                count=min(AT_ONCE, count - first),
-                first=first,
-                eos=self.tokenizer.eos,
-                banned=[token for token in (self.tokenizer.pad, self.tokenizer.unk) if token is not None],
-                temperature=temperature,
-                seed=seed,
-                max_tokens=len(prefix_ids) + 2 * self.model.block_size,
-            )
+        with self.computing():
+            for first in range(0, count, AT_ONCE):
+                documents += generate(
+                    self.model,
+                    prefix_ids,
+                    count=min(AT_ONCE, count - first),
+                    first=first,
+                    eos=self.tokenizer.eos,
+                    banned=[token for token in (self.tokenizer.pad, self.tokenizer.unk) if token is not None],
+                    temperature=temperature,
+                    seed=seed,
+                    max_tokens=len(prefix_ids) + 2 * self.model.block_size,
+                )
         return [self.tokenizer.decode(ids) for ids in documents]
 
 
@@ -71,7 +80,6 @@ def _load(folder: RunFolder, every: bool) -> list[Trained]:
     if unknown:
         notes.append(f"{folder.path} was made by an older shortrun; this one does not know {', '.join(unknown)}")
     keep_freed_memory()
-    make_repeatable(recipe.train.threads)
     device, _ = choose_device(recipe.train.device)
     if every:
         checkpoints, damaged = whole_checkpoints(folder)
@@ -82,7 +90,8 @@ def _load(folder: RunFolder, every: bool) -> list[Trained]:
         raise UserError("\n".join([f"{folder.path} has no whole checkpoint to load.", *damaged]))
     models = []
     for checkpoint in checkpoints:
-        model = make_model(recipe, tokenizer.vocab_size, tokenizer.eos)
+        with repeatable(recipe.train.threads):  # weights are drawn before they are read
+            model = make_model(recipe, tokenizer.vocab_size, tokenizer.eos)
         try:
             load_weights(model, checkpoint)
         except RuntimeError as error:
