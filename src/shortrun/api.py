@@ -52,10 +52,10 @@ def train(
     """Trains a recipe into a new run folder.
 
     >>> import shortrun
-    >>> small = {"data.num_titles": 300, "tokenizer.vocab_size": 300, "model.n_layer": 1, "train.epochs": 1}
+    >>> small = {"data.num_titles": 300, "tokenizer.vocab_size": 400, "model.n_layer": 1, "train.epochs": 1}
     >>> result = shortrun.train("quickstart", out="runs/first", overrides=small)
     >>> result.complete, result.budget.steps
-    (True, 3)
+    (True, 6)
     >>> 0 < result.evaluation.loss.loss < 5  # nats per character
     True
 
@@ -83,7 +83,7 @@ def resume(
     """Goes on with a run from its newest whole checkpoint, to the same end bit for bit.
 
     >>> import shortrun
-    >>> small = {"data.num_titles": 300, "tokenizer.vocab_size": 300, "model.n_layer": 1, "train.epochs": 1}
+    >>> small = {"data.num_titles": 300, "tokenizer.vocab_size": 400, "model.n_layer": 1, "train.epochs": 1}
     >>> shortrun.train("quickstart", out="runs/stopped", overrides=small, max_steps=1).complete
     False
     >>> shortrun.resume("runs/stopped").complete
@@ -184,7 +184,7 @@ def load(run: str | Path) -> Run:
     >>> import shortrun
     >>> run = shortrun.load("runs/first")
     >>> run.step, run.recipe.model.n_layer
-    (3, 1)
+    (6, 1)
 
     Raises UserError where `run` is no run folder or has no whole checkpoint.
     """
@@ -208,11 +208,11 @@ def study(
     ... about = "Do more heads help?"
     ... base = "quickstart"
     ... form = "ablation"
-    ... seeds = [1]
+    ... seeds = [1, 2]
     ... [every]
     ... data.num_titles = 400
     ... data.tuning_titles = 40
-    ... tokenizer.vocab_size = 300
+    ... tokenizer.vocab_size = 400
     ... model.n_layer = 1
     ... train.epochs = 1
     ... [[change]]
@@ -222,7 +222,7 @@ def study(
     ... ''')
     >>> found = shortrun.study("heads.toml", workers=1)
     >>> [(row.change, row.seeds) for row in found.rows]
-    [('quickstart', 1), ('eight heads', 1)]
+    [('quickstart', 2), ('eight heads', 2)]
 
     study: a shipped study's name, or a TOML file. out: the folder with its runs; those that are there are not done again.
     overrides: recipe fields that reach every run, and "scale.titles" and the like, which stand above the file's own scale.
