@@ -78,7 +78,9 @@ def test_what_reads_runs_needs_nothing_that_trains() -> None:
         code = f"import json, sys, {', '.join(names)}; print(json.dumps(list(sys.modules)))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         parts = [name.split(".") for name in json.loads(done.stdout) if name.startswith("shortrun.")]
-        loaded[room] = {part for _, part, *module in parts if module}  # a room of which nothing but its name is loaded is none
+        loaded[room] = {
+            part for _, part, *module in parts if module
+        }  # a room of which nothing but its name is loaded is none
     assert "runs" in loaded["view"]
     assert not loaded["runs"] & {"optim", "train", "view", "cli"}
     assert not loaded["check"] & {"optim", "train", "view", "cli"}

@@ -93,7 +93,9 @@ def resume(
     differences, where recipe, data or tokenizer are no longer those the run began with.
     """
     _require_positive(max_steps, "max_steps")
-    return fit.resume(Path(run), data_path=data_path, max_steps=max_steps, on_event=on_event or ignore, stop=stop or never)
+    return fit.resume(
+        Path(run), data_path=data_path, max_steps=max_steps, on_event=on_event or ignore, stop=stop or never
+    )
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,7 @@ def study(
     ... data.tuning_titles = 40
     ... tokenizer.vocab_size = 400
     ... model.n_layer = 1
+    ... model.d_model = 64
     ... train.epochs = 1
     ... [[change]]
     ... name = "eight heads"

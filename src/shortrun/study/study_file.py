@@ -130,9 +130,7 @@ def _scale(file: _File, flags: Mapping[str, Any], problems: list[str], origin: s
         return file.scale
 
 
-def _without_effect(
-    path: Path, file: _File, flags: Mapping[str, Any], scale: Scale, asked: str
-) -> Iterator[str]:
+def _without_effect(path: Path, file: _File, flags: Mapping[str, Any], scale: Scale, asked: str) -> Iterator[str]:
     """A sentence for each value that what lies above it would hide."""
     if len(set(file.seeds)) < len(file.seeds):
         yield f"{path}: seeds: the same one twice is one run"
