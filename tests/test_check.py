@@ -32,6 +32,7 @@ from shortrun.runs.folder import RunFolder, run_fingerprint
 from shortrun.runs.trained import load_trained
 from shortrun.score import cross_entropy
 from shortrun.tokens.rows import Rows
+from shortrun.train import assembly
 from shortrun.train.fit import train
 from tests.conftest import EVERY_MODEL, ROOT, run_command, tiny_recipe
 
@@ -325,7 +326,7 @@ def test_weights_from_elsewhere(titles_file: Path, whole: Callable[[str], Path],
         (of_another_seed, {"weights from the seed"}),
     ):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("shortrun.train.assembly.make_model", made)
+            patch.setattr(assembly, "make_model", made)
             train(tiny_recipe(titles_file), tmp_path / made.__name__)
         assert broken(judged(tmp_path / made.__name__, tmp_path)) == rules
 

@@ -140,16 +140,19 @@ def recipe_path(name: str) -> Path:
 
 
 def load_recipe(
-    name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None, also: Sequence[str] = ()
+    name: str,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    also: Sequence[str] = (),
+    origin: str = COMMAND_LINE,
 ) -> Recipe:
-    """Reads a recipe and lays overrides ({section: {field: value}}, from the command line) over it.
+    """Reads a recipe and lays overrides ({section: {field: value}}, from `origin`) over it.
 
     Raises UserError with every mistake in the file and the overrides, each with where it stands. `also` are mistakes that
     were found before, in the flags.
     """
     layers = layers_of(recipe_path(name))
     if overrides:
-        layers.lay(overrides, COMMAND_LINE)
+        layers.lay(overrides, origin)
     return layers.recipe(also)
 
 

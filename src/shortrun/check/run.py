@@ -11,6 +11,7 @@ from shortrun.check.rules import Rule, load_rules
 from shortrun.check.subject import Subject
 from shortrun.check.verdict import Verdict
 from shortrun.errors import ShortrunError, UserError
+from shortrun.model.device import repeatable
 
 OnRule = Callable[[str, int, int], None]
 """Told of each rule before it is checked: its name, its number, and how many there are."""
@@ -37,7 +38,9 @@ def check_run(
     asked = load_rules(str(rules)).run
     if not asked:
         raise UserError(f"The rules '{rules}' have no [[rule]], so they say nothing about a run folder")
-    return _judged(Subject(path, data_path), [rule for rule in asked if deep or not rule.check.deep], on_rule)
+    subject = Subject(path, data_path)
+    with repeatable(subject.threads):
+        return _judged(subject, [rule for rule in asked if deep or not rule.check.deep], on_rule)
 
 
 def check_log(path: Path, rules: str | Path = "mainrun", *, reported: float | None = None) -> list[Verdict]:

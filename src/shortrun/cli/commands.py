@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from shortrun.cli.output import (
 )
 from shortrun.cli.signals import stopping
 from shortrun.errors import ShortrunError, UserError, did_you_mean
-from shortrun.recipe_file import headline, load_recipe, recipe_path, shipped_recipes, to_toml
+from shortrun.recipe_file import headline, load_recipe, shipped_recipes, to_toml
 
 USAGE = f"""shortrun {__version__}: train the best small language model a small corpus allows, and prove it.
 
@@ -128,29 +127,29 @@ def _train(argv: list[str]) -> None:
         },
         track=True,
     )
+    from shortrun import api
     from shortrun.cli.display import Display
-    from shortrun.runs.folder import free_path
     from shortrun.track.tracking import Tracking, trackers
-    from shortrun.train.fit import train
 
-    path = options.out or free_path(Path("runs") / f"{recipe_path(options.recipe).stem}-{recipe.train.seed}")
+
+    path = options.out or api.new_path(options.recipe, recipe.train.seed)
     max_steps = positive(options.max_steps, "--max-steps")
     chosen = trackers(options.track)
     with Display() as display, stopping(path, display.say) as stop, Tracking(chosen, display) as tracking:
-        result = train(recipe, path, max_steps=max_steps, on_event=tracking, stop=stop)
+        result = api.train(recipe, out=path, max_steps=max_steps, on_event=tracking, stop=stop)
     show_run(result, options.json)
 
 
 def _resume(argv: list[str]) -> None:
     options = tyro.cli(Resume, prog="shortrun resume", args=argv)
+    from shortrun import api
     from shortrun.cli.display import Display
     from shortrun.track.tracking import Tracking, trackers
-    from shortrun.train.fit import resume
 
     max_steps = positive(options.max_steps, "--max-steps")
     chosen = trackers(options.track)
     with Display() as display, stopping(options.run, display.say) as stop, Tracking(chosen, display) as tracking:
-        result = resume(options.run, data_path=options.data.path, max_steps=max_steps, on_event=tracking, stop=stop)
+        result = api.resume(options.run, data_path=options.data.path, max_steps=max_steps, on_event=tracking, stop=stop)
     show_run(result, options.json)
 
 
@@ -198,25 +197,19 @@ def _plan(argv: list[str]) -> None:
 
 def _sample(argv: list[str]) -> None:
     options = tyro.cli(Sample, prog="shortrun sample", args=argv)
-    from shortrun.runs.trained import load_trained
+    from shortrun.api import load
 
-    if not 0 <= options.seed < 2**63:
-        raise UserError(f"--seed {options.seed} must be at least 0 and below 2^63")
-    if not 0 <= options.temperature < math.inf:
-        raise UserError(f"--temperature {options.temperature} must be a number from 0")
-    if not 0 < options.top_p <= 1:
-        raise UserError(f"--top-p {options.top_p} must be above 0 and at most 1")
-    top_k = positive(options.top_k, "--top-k")
-    trained = load_trained(options.run)
-    for note in trained.notes:
+    prefix = utf8(options.prefix, "--prefix")
+    run = load(options.run)
+    for note in run.notes:
         print(note, file=sys.stderr)
-    documents = trained.sample(
-        prefix=utf8(options.prefix, "--prefix"),
-        count=positive(options.n, "--n") or 0,
+    documents = run.sample(
+        options.n,
+        prefix=prefix,
         temperature=options.temperature,
-        seed=options.seed,
-        top_k=top_k,
+        top_k=options.top_k,
         top_p=options.top_p,
+        seed=options.seed,
     )
     print(json.dumps({"documents": documents}) if options.json else "\n".join(map(visible, documents)))
 

@@ -41,13 +41,13 @@ def checked_file(path: Path, kind: type[File], what: str, values: Mapping[str, A
         raise UserError("\n  ".join([f"{path} is no {what}:", *sentences(error, kind)])) from None
 
 
-def base_of(path: Path, file: Scaled, flags: Overrides | None) -> Layers:
-    """The layers that all runs of a file share but for the scale: the base, what is set in every run, the command line."""
+def base_of(path: Path, file: Scaled, flags: Overrides | None, origin: str = COMMAND_LINE) -> Layers:
+    """The layers that all runs of a file share but for the scale: the base, what is set in every run, the flags."""
     base = layers_of(recipe_beside(path, file.base, "base"))
     if file.every:
         base.lay(file.every, f"{path}: [every]")
     if flags:
-        base.lay(flags, COMMAND_LINE)
+        base.lay(flags, origin)
     return base
 
 
