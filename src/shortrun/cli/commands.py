@@ -131,7 +131,6 @@ def _train(argv: list[str]) -> None:
     from shortrun.cli.display import Display
     from shortrun.track.tracking import Tracking, trackers
 
-
     path = options.out or api.new_path(options.recipe, recipe.train.seed)
     max_steps = positive(options.max_steps, "--max-steps")
     chosen = trackers(options.track)
