@@ -13,12 +13,6 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-# The rooms `train` and `study` have the names of two functions. Python gives a package the name of a submodule once, when
-# that is first imported. So they are imported here, and the functions take the names afterwards. The rooms are read by
-# `from shortrun.train.fit import ...`, which never asks the package for a name.
-import shortrun.study
-import shortrun.train
-
 if TYPE_CHECKING:
     from shortrun.api import Run, load, resume, study, train
     from shortrun.errors import ShortrunError, UserError
@@ -46,8 +40,12 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-for _name in ("study", "train"):
-    del globals()[_name]
+# Two rooms have the names of two functions. Python gives a package the name of a submodule once, when that is first imported.
+# So the rooms are imported here, before the functions take the names. `from shortrun.train.fit import ...` never asks the
+# package for a name, and finds the room.
+for _room in ("study", "train"):
+    import_module(f"shortrun.{_room}")
+    del globals()[_room]
 
 
 def __getattr__(name: str) -> Any:

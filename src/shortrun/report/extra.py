@@ -8,7 +8,6 @@ from typing import Any
 
 from shortrun.errors import UserError
 
-
 SENTENCE = "Reports need the extra `report`: pip install 'shortrun[report]'"
 LIBRARIES = ("altair", "jinja2", "optuna", "scipy", "typst", "vl_convert")
 
