@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shortrun.errors import UserError
+from shortrun.model.generate import Draw
 from shortrun.runs.checkpoints import checkpoint_steps
 from shortrun.runs.folder import RunFolder
 from shortrun.runs.trained import Trained, load_step, load_trained
@@ -73,7 +74,7 @@ class Models:
         runs = []
         for path, name in zip(paths, run_names(paths), strict=True):
             folder, trained = RunFolder.open(path), load_trained(path)
-            read(trained, "")
+            read(trained, next(step[0][1] for step in trained.sample_steps(prefix="", count=1, draw=Draw(), seed=0) if step))
             runs.append(ServedRun(name, folder, trained, read_curves(path).max_steps, folder.scores()))
         return cls(tuple(runs))
 

@@ -36,7 +36,10 @@ export function sampleView(source, { runs, limits }, open, trouble) {
         trouble(error);
       }
     }
-    if (going === mine) stop.hidden = true;
+    if (going === mine) {
+      going = null;
+      stop.hidden = true;
+    }
   });
   stop.addEventListener("click", () => going?.abort());
 }
