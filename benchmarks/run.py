@@ -270,6 +270,14 @@ def of_inside(turns: int, device: str) -> list[dict[str, Any]]:  # noqa: ARG001
     return rows
 
 
+def of_tracking(turns: int, device: str) -> list[dict[str, Any]]:
+    """What TensorBoard writes about a step, beside the step in the faster precision; sampling at an evaluation apart."""
+    options = [f"--precision={precisions(device)[0]}", f"--turns={turns}", f"--device={device}"]
+    command = [sys.executable, str(HERE / "tracking.py"), *options]
+    rows: list[dict[str, Any]] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return rows
+
+
 def of_compile(turns: int, device: str) -> list[dict[str, Any]]:
     """torch.compile: the step without it over the step with it, after the first steps."""
     options = {"precision": precisions(device)[0], "device": device}
@@ -343,6 +351,7 @@ PARTS = {
     "muon": of_muon,
     "rdrop": of_rdrop,
     "inside": of_inside,
+    "tracking": of_tracking,
     "compile": of_compile,
     "growth": of_growth,
     "corpus": of_corpus,
@@ -361,6 +370,8 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         memory = f"{row['ours_peak_gb']:.2f} GB, estimated {row['estimated_gb']:.2f}"
     elif "batch_ms" in row:
         memory = f"a batch {row['batch_ms']:.2f} ms, to encode {row['seconds_to_encode']:.1f} s"
+    elif "share" in row:
+        memory = f"{row['share']:.3%} of a step, at most {row['most']:.3%}"
     spread = f"{row['ratio']:.2f} ({row['min']:.2f} to {row['max']:.2f})" if "ratio" in row else ""
     peer = f"{row['peer']:.4g}" if "peer" in row else ""
     return row["what"], f"{row['ours']:.4g}", peer, row["unit"], spread, memory

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from shortrun.cli.commands import run
 from shortrun.recipe import Recipe
@@ -30,6 +31,9 @@ from shortrun.train.fit import train
 if "SHORTRUN_CACHE" not in os.environ:  # one for all test processes, which are children of this one
     os.environ["SHORTRUN_CACHE"] = tempfile.mkdtemp(prefix="shortrun-tests-")
     atexit.register(shutil.rmtree, os.environ["SHORTRUN_CACHE"], ignore_errors=True)
+
+settings.register_profile("shortrun", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("shortrun")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.test_tracking import event_files
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
 
@@ -84,6 +85,23 @@ def test_the_floor_repeats_the_products_of_a_step(mode: str) -> None:
     assert 0.8 * 256 < targets <= 256
     # Newton-Schulz, and attention over whole squares of padded groups, come on top of a step's formula
     assert 0.9 * ours["flops"] < floor["flops"] < 4 * ours["flops"]
+
+
+def test_what_tracking_takes_is_timed_beside_real_steps(tmp_path: Path) -> None:
+    shape = {"n_layer": 1, "n_head": 2, "d_model": 16, "block_size": 8, "batch_size": 4, "vocab_size": 300}
+    switches = {"dropout": 0.1, "precision": "float32", "optimizer": "adamw", "rdrop": 0.0}
+    step, _ = script("contestants").ours(
+        Namespace(**shape, **switches, device="cpu", compile=False, mode="full", modern=False)
+    )
+    tracking = script("tracking")
+    steps, writes = tracking.writing(step, 3, tmp_path / "run")
+    written = event_files(tmp_path / "run").Scalars("Train/Loss")
+    assert [point.step for point in written] == [1, 2, 3, 4, 5]
+    writer, sampler = tracking.rows("float32", steps, writes, [1.0, 2.0, 3.0])
+    assert writer["ours"] > writer["peer"] == sorted(steps)[1]
+    assert 0 < writer["share"] <= writer["most"]
+    assert "of a step, at most" in script("run").cells(writer)[-1]
+    assert sampler["ours"] == 2
 
 
 def test_the_batches_of_a_growing_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,10 @@ from shortrun.check.run import check_run
 from shortrun.check.verdict import Verdict
 from shortrun.disk import file_sha256, json_sha256
 from shortrun.errors import UserError
+from shortrun.model.attention import CausalSelfAttention
 from shortrun.model.gpt import GPT
 from shortrun.model.language_model import Cache
+from shortrun.model.layout import Layout
 from shortrun.model.make import make_model
 from shortrun.recipe_file import parse_recipe, to_toml
 from shortrun.runs.checkpoints import newest_checkpoint
@@ -30,6 +32,7 @@ from shortrun.runs.folder import RunFolder, run_fingerprint
 from shortrun.runs.trained import load_trained
 from shortrun.score import cross_entropy
 from shortrun.tokens.rows import Rows
+from shortrun.train import assembly
 from shortrun.train.fit import train
 from tests.conftest import EVERY_MODEL, ROOT, run_command, tiny_recipe
 
@@ -41,7 +44,7 @@ ARCHITECTURE: dict[str, dict[str, Any]] = {
 }
 
 
-def rules_for(run: Path, folder: Path, **changes: str) -> str:
+def rules_for(run: Path, folder: Path, changes: dict[str, str] | None = None) -> str:
     """Mainrun's rules with the values of a tiny run; `changes` replaces further lines, each once."""
     text = (ROOT / "src" / "shortrun" / "rules" / "mainrun.toml").read_text(encoding="utf-8")
     manifest = RunFolder(run).manifest()
@@ -56,7 +59,7 @@ def rules_for(run: Path, folder: Path, **changes: str) -> str:
         "cb97c94d17cfc7b1bdf7c627770c647748a9a0b3460dc949af77ed6ec4f39c2a": sha256,
         'reposts_of = ["hackernews"]': 'reposts_of = ["file"]',  # its random titles repeat one another
         "at_least = 0.95\n": "at_least = 0.5\n",
-        **changes,
+        **(changes or {}),
     }
     for old, new in replaced.items():
         assert old in text, old
@@ -66,8 +69,8 @@ def rules_for(run: Path, folder: Path, **changes: str) -> str:
     return str(path)
 
 
-def judged(run: Path, folder: Path, *, deep: bool = True, **changes: str) -> dict[str, Verdict]:
-    return {each.rule: each for each in check_run(run, rules_for(run, folder, **changes), deep=deep)}
+def judged(run: Path, folder: Path, changes: dict[str, str] | None = None, *, deep: bool = True) -> dict[str, Verdict]:
+    return {each.rule: each for each in check_run(run, rules_for(run, folder, changes), deep=deep)}
 
 
 def words(verdicts: dict[str, Verdict]) -> dict[str, str]:
@@ -206,7 +209,7 @@ def test_documents_seen_of_a_stream_altered(whole: Callable[[str], Path], tmp_pa
 
 def test_more_epochs(run: Path, tmp_path: Path) -> None:
     """A run of 2 where 1 is the rule, and one whose recipe.toml alone says 8."""
-    verdicts = judged(run, tmp_path, **{"epochs = 2\n": "epochs = 1\n", "times = 2": "times = 1"})
+    verdicts = judged(run, tmp_path, {"epochs = 2\n": "epochs = 1\n", "times = 2": "times = 1"})
     assert broken(verdicts) == {"7 epochs", "every title 7 times"}
     recipe_file = run / "recipe.toml"
     recipe_file.write_text(recipe_file.read_text().replace("epochs = 2", "epochs = 8"))
@@ -247,10 +250,10 @@ def test_validation_titles_in_training(titles: list[str], tmp_path: Path) -> Non
     data = {"num_titles": len(rows), "shuffle": False}
     train(tiny_recipe(tmp_path / "leaky.txt", data=data), tmp_path / "run", max_steps=1)
     changes = {'reposts_of = ["file"]': "reposts_of = []"}
-    found = judged(tmp_path / "run", tmp_path, **changes)["no validation title in training"]
+    found = judged(tmp_path / "run", tmp_path, changes)["no validation title in training"]
     assert found.verdict == "broken"
     assert "of 40 validation titles, 20 are training titles too" in found.evidence
-    assert "20 more are near one" in found.evidence
+    assert "20 more nearly" in found.evidence
 
 
 def forged(run: Path, **tokenizer: Any) -> None:
@@ -271,7 +274,7 @@ def test_a_tokenizer_fitted_on_validation_too(titles_file: Path, tmp_path: Path)
     train(tiny_recipe(titles_file, tokenizer={"fit_on": "train+validation"}), run)
     assert_all_kept(judged(run, tmp_path))
     only = {'allowed = ["train", "train+validation"]': 'allowed = ["train"]'}
-    assert broken(judged(run, tmp_path, **only)) == {"tokenizer's titles"}
+    assert broken(judged(run, tmp_path, only)) == {"tokenizer's titles"}
     forged(run, fit_on="train")
     verdicts = judged(run, tmp_path)
     assert broken(verdicts) == {"tokenizer's titles"}
@@ -323,7 +326,7 @@ def test_weights_from_elsewhere(titles_file: Path, whole: Callable[[str], Path],
         (of_another_seed, {"weights from the seed"}),
     ):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("shortrun.train.assembly.make_model", made)
+            patch.setattr(assembly, "make_model", made)
             train(tiny_recipe(titles_file), tmp_path / made.__name__)
         assert broken(judged(tmp_path / made.__name__, tmp_path)) == rules
 
@@ -346,7 +349,7 @@ def test_costs_that_were_made_smaller(run: Path, tmp_path: Path) -> None:
 def test_a_geometry_that_leaves_much_out(titles_file: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(titles_file, batches={"batch_size": 32})
     train(recipe, tmp_path / "run", max_steps=1)
-    verdicts = judged(tmp_path / "run", tmp_path, **{"at_least = 0.5\n": "at_least = 0.99\n"})
+    verdicts = judged(tmp_path / "run", tmp_path, {"at_least = 0.5\n": "at_least = 0.99\n"})
     assert "coverage" in broken(verdicts)
     assert "at full coverage it would be about" in verdicts["coverage"].evidence
 
@@ -355,7 +358,8 @@ class SeesTheNextToken(GPT):
     """Its attention is not causal: each position also has the next one's embedding."""
 
     def forward(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
-        return super().forward(x_BT, cache) + 0.1 * self.token_emb(x_BT.roll(-1, 1)) @ self.head_VD.t()
+        later_BTD: Tensor = self.token_emb(x_BT.roll(-1, 1))
+        return super().forward(x_BT, cache) + 0.1 * later_BTD @ self.head_VD.t()
 
 
 class SeesItsNeighbours(GPT):
@@ -399,7 +403,7 @@ class LearnsWhileScored(GPT):
 
     def forward(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
         with torch.no_grad():
-            self.ln_f.weight.mul_(1 + 1e-4)  # type: ignore[operator, union-attr]
+            self.ln_f.weight.mul_(1 + 1e-4)  # type: ignore[operator]
         return super().forward(x_BT, cache)
 
 
@@ -419,6 +423,38 @@ def test_the_four_conditions(
     """A model's class that breaks one of them, under the weights of an honest run."""
     monkeypatch.setattr("shortrun.model.make.GPT", cheat)
     assert CHEATS[cheat] <= broken(judged(whole("documents"), tmp_path))
+
+
+@pytest.mark.parametrize("where", ["everywhere", "in scoring"])
+def test_attention_that_sees_later_tokens(
+    where: str, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every pass, or only in those that score documents side by side."""
+    attention = CausalSelfAttention.forward
+
+    def open_to_all(self: CausalSelfAttention, x_ND: Tensor, layout: Layout, *more: Any) -> Tensor:
+        """Half of what each position takes is what the last position of its row would."""
+        y_ND = attention(self, x_ND, layout, *more)
+        last_ND = torch.cat([group.unpad(_last_everywhere(group.pad(y_ND))) for group in layout.groups])
+        return (y_ND + last_ND) / 2
+
+    def hidden(self: GPT, rows: Rows) -> Tensor:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CausalSelfAttention, "forward", open_to_all)
+            return honest(self, rows)
+
+    honest = GPT.hidden
+    if where == "everywhere":
+        monkeypatch.setattr(CausalSelfAttention, "forward", open_to_all)
+    else:
+        monkeypatch.setattr(GPT, "hidden", hidden)
+    verdicts = judged(whole("documents"), tmp_path)
+    assert verdicts["strictly causal"].verdict == "broken"
+    assert ("official loss" in broken(verdicts)) == (where == "everywhere"), "it is recomputed by the forward pass"
+
+
+def _last_everywhere(y_BTD: Tensor) -> Tensor:
+    return y_BTD[:, -1:].expand_as(y_BTD).contiguous()
 
 
 def test_scoring_that_charges_too_little(
@@ -465,7 +501,9 @@ def test_data_that_cannot_be_read_any_more(titles_file: Path, titles: list[str],
     assert "not what this run was trained on" in judged(run, tmp_path)["official loss"].evidence
 
 
-LEAVES = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5) | st.just([]) | st.just({})
+LEAVES: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5) | st.just([]) | st.just({})
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -519,7 +557,7 @@ def test_titles_in_the_evidence_are_shown_safely(tmp_path: Path) -> None:
     train(
         tiny_recipe(tmp_path / "titles.txt", data={"num_titles": 101, "shuffle": False}), tmp_path / "run", max_steps=1
     )
-    rules = rules_for(tmp_path / "run", tmp_path, **{'reposts_of = ["file"]': "reposts_of = []"})
+    rules = rules_for(tmp_path / "run", tmp_path, {'reposts_of = ["file"]': "reposts_of = []"})
     done = run_command("check", tmp_path / "run", "--rules", rules)
     assert "\x1b" not in done.stdout
     assert "[bold]markup" in done.stdout

@@ -106,9 +106,9 @@ def test_sample_repeats_and_continues_the_prefix(run: tuple[Path, dict[str, Any]
     assert len(first) == 3
     assert all(document.startswith("Show HN") for document in first)
     assert len(succeeded("sample", path, "--n", "2").splitlines()) == 2
-    assert "--temperature -1.0 must be" in refused("sample", path, "--temperature", "-1")
-    assert "--n 0 must be at least 1" in refused("sample", path, "--n", "0")
-    assert "--seed -1 must be" in refused("sample", path, "--seed", "-1")
+    assert "temperature -1.0 must be" in refused("sample", path, "--temperature", "-1")
+    assert "n 0 must be at least 1" in refused("sample", path, "--n", "0")
+    assert "seed -1 must be" in refused("sample", path, "--seed", "-1")
     assert json.loads(succeeded("sample", path, "--temperature", "1e-45", "--json"))["documents"]
 
 

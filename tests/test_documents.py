@@ -85,7 +85,7 @@ def test_counts_are_those_of_plain_python(texts: list[str], others: list[str]) -
     documents, known = Documents.of(texts), Documents.of(others)
     assert_counts(documents, texts)
     assert documents.also_in(known) == sum(text in others for text in texts)
-    assert documents.are_in(known).to_pylist() == [text in others for text in texts]
+    assert documents.are_in(known).tolist() == [text in others for text in texts]
     both = documents.joined(known)
     assert list(both) == texts + others
     assert_counts(both, texts + others)

@@ -21,6 +21,7 @@ from shortrun.text.corpus import load_corpus
 from shortrun.tokens.batches import StreamBatches
 from shortrun.tokens.encoded import EncodedDocuments, encoded_split
 from shortrun.tokens.kinds import load_tokenizer, tokenizer_for
+from shortrun.train import assembly
 from shortrun.train.events import Evaluated, Event
 from shortrun.train.fit import fit
 from shortrun.train.prepare import prepare
@@ -67,7 +68,7 @@ def test_the_whole_curve(golden: Path, recipe: Recipe, tmp_path: Path, monkeypat
         model.load_state_dict(weights)
         return model
 
-    monkeypatch.setattr("shortrun.train.assembly.make_model", with_the_references_weights)
+    monkeypatch.setattr(assembly, "make_model", with_the_references_weights)
     prepared, events = prepare(recipe), list[Event]()
     assert (len(prepared.validation.stream), prepared.validation.characters) == (
         curve["val_tokens"],

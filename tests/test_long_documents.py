@@ -26,6 +26,7 @@ from shortrun.text.corpus import load_corpus
 from shortrun.tokens.batch import Batch
 from shortrun.tokens.batches import Batches, make_batches
 from shortrun.tokens.rows import IGNORE
+from shortrun.train import assembly
 from shortrun.train.fit import fit
 from shortrun.train.prepare import prepare
 from tests.conftest import tiny_recipe
@@ -194,7 +195,7 @@ def test_training_takes_every_target_as_often_as_there_are_epochs(
         made.append(Recorded(make_batches(*arguments)))
         return made[-1]
 
-    monkeypatch.setattr("shortrun.train.assembly.make_batches", recorded)
+    monkeypatch.setattr(assembly, "make_batches", recorded)
     prepared = prepare(recipe)
     result = fit(prepared, recipe, tmp_path / "run")
     tokenizer, eos = prepared.tokenizer, prepared.tokenizer.eos

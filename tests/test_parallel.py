@@ -20,6 +20,7 @@ from shortrun.runs.folder import RunFolder
 from shortrun.train.fit import resume, train
 from shortrun.view.evaluate import evaluate_run
 from tests.conftest import ROOT, metrics, scores_of, tiny_values
+from tests.test_tracking import assert_tracked
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +78,8 @@ def make_runs(folder: Path, path: Path, titles: list[str]) -> None:
     path.write_text("\n".join(titles) + "\n", encoding="utf-8")
     jobs: list[dict[str, Any]] = []
     for way in WAYS:
-        jobs.append({"recipe": values(path, way), "run": str(folder / way)})
+        track = ["tensorboard"] if way == "shuffled" else []
+        jobs.append({"recipe": values(path, way), "run": str(folder / way), "track": track})
         jobs.append({"recipe": values(path, way), "run": str(folder / f"{way}, stopped"), "max_steps": 9})
         train(Recipe.model_validate(values(path, way)), folder / f"{way}, alone")
         train(Recipe.model_validate(values(path, way)), folder / f"{way}, begun alone", max_steps=9)
@@ -114,6 +116,11 @@ def test_a_run_goes_on_with_another_number_of_processes(way: str, runs: tuple[Pa
         for alone, other in zip(expected, found, strict=True):
             assert other["loss"] == pytest.approx(alone["loss"], abs=1e-5), (run, alone["step"])
         assert scores_of(runs[0] / run)["complete"]
+
+
+def test_the_first_process_alone_tracks(runs: tuple[Path, Path]) -> None:
+    assert len(list((runs[0] / "shuffled" / "tb").iterdir())) == 1
+    assert_tracked(runs[0] / "shuffled")
 
 
 def test_a_killed_process_ends_the_run_with_a_message_and_a_checkpoint(tmp_path: Path, titles_file: Path) -> None:

@@ -256,8 +256,12 @@ def test_the_fingerprint_is_of_what_decides_the_result(field: str) -> None:
 
 @pytest.mark.parametrize("field", READ_BY)
 def test_the_fingerprint_ignores_what_nothing_reads(field: str) -> None:
+    corpus = {"source": "corpus", "path": ["folder"], "num_titles": 9}
+    others: dict[str, dict[str, Any]] = {
+        "data.revision": {"path": ["titles.txt"]}, "data.val_frac": corpus, "data.heldout_titles": corpus
+    }  # fmt: skip
     values = {
-        "data": {"source": "synthetic"} if field != "data.revision" else {"path": ["titles.txt"]},
+        "data": others.get(field, {"source": "synthetic"}),
         "tokenizer": {"kind": "gpt2"},
         "optim": {"name": "sgd"},
         "schedule": {"name": "constant"},

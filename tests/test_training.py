@@ -23,7 +23,7 @@ from shortrun.recipe import Recipe
 from shortrun.recipe_file import to_toml
 from shortrun.runs.checkpoints import newest_checkpoint
 from shortrun.runs.folder import RunFolder
-from shortrun.train.events import Begun, Evaluated, Event, Note, Saved, StepTaken
+from shortrun.train.events import Begun, Ended, Evaluated, Event, Note, Saved, StepTaken
 from shortrun.train.fit import fit, resume, train
 from shortrun.train.loop import Diverged, Stopped
 from shortrun.train.prepare import prepare
@@ -228,7 +228,10 @@ def test_fit_tells_what_happens(titles_file: Path, tmp_path: Path) -> None:
 
     result = fit(prepare(recipe), recipe, run, on_event=listen)
     told = [event for event in events if not isinstance(event, Note)]
-    assert told[0] == Begun(0, result.budget.steps, recipe.train.log_every)
+    begun = told[0]
+    assert isinstance(begun, Begun)
+    assert (begun.step, begun.total_steps, begun.log_every) == (0, result.budget.steps, recipe.train.log_every)
+    assert begun.folder.recipe() == recipe.located()
     assert sum(isinstance(event, Begun) for event in told) == 1
     assert events.index(told[0]) == len(events) - len(told), "notes come first"
     logged = {name: [e for e in metrics(run) if e["event"] == name] for name in ("training_step", "validation_step")}
@@ -242,7 +245,7 @@ def test_fit_tells_what_happens(titles_file: Path, tmp_path: Path) -> None:
     saved = [event for event in told if isinstance(event, Saved)]
     assert [event.step for event in saved] == [event.step for event in evaluated]
     assert "360 documents to train on, 40 to validate" in notes(events)
-    assert told[-1] == saved[-1]
+    assert told[-2:] == [saved[-1], Ended(result)]
 
 
 def test_a_run_says_how_much_of_its_rows_of_documents_is_padding(titles_file: Path, tmp_path: Path) -> None:

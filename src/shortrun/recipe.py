@@ -34,10 +34,12 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which documents, and how they are split."""
 
-    source: Literal["hackernews", "file", "synthetic"] = "hackernews"
-    """Where documents come from: the hub data set of Hacker News titles, a file of yours, or the built-in headline grammar."""
+    source: Literal["hackernews", "file", "synthetic", "corpus"] = "hackernews"
+    """Where documents come from: the hub data set of Hacker News titles, a file of yours, the built-in headline grammar, or a
+    corpus that `shortrun data prepare` made, with the split that it made."""
     path: tuple[str, ...] = ()
-    """Files to read (.parquet, .csv, .tsv, .jsonl, .txt, each also .gz); giving one sets source to "file"."""
+    """Files to read (.parquet, .csv, .tsv, .jsonl, .txt, each also .gz); giving one sets source to "file". With source "corpus",
+    the folder of the corpus."""
     column: str = "title"
     """The column that holds the documents, where the file has columns."""
     revision: str | None = None
@@ -45,7 +47,8 @@ class DataConfig(Section):
     normalise: tuple[Literal["nfc", "nfkc", "lowercase", "no-accents", "single-spaces"], ...] = ()
     """Lossy changes to every document, in this order, counted in the manifest; losses then don't compare with the original's."""
     num_titles: PositiveInt | Literal["all"] = 100_000
-    """How many documents to take after the shuffle (Mainrun's name for it); "all" for every one the source has."""
+    """How many documents to take after the shuffle (Mainrun's name for it); "all" for every one the source has, as a corpus does
+    if left out. Of a corpus, training and validation documents in proportion."""
     shuffle: bool = True
     """Shuffle the source before taking num_titles, as `datasets.Dataset.shuffle(seed)` does."""
     seed: int = Field(1337, ge=0)
@@ -63,13 +66,16 @@ class DataConfig(Section):
         if not isinstance(values, dict) or not values.get("path"):
             return values
         path = values["path"]
-        return {"source": "file", **values, "path": (path,) if isinstance(path, str) else path}
+        sizes = {"num_titles": "all"} if values.get("source") == "corpus" else {}
+        return {"source": "file", **sizes, **values, "path": (path,) if isinstance(path, str) else path}
 
     @model_validator(mode="after")
     def _can_work(self) -> DataConfig:
         if self.source == "file" and not self.path:
             raise ValueError('data.source = "file" needs data.path, the file to read')
-        if self.source != "file" and self.path:
+        if self.source == "corpus" and len(self.path) != 1:
+            raise ValueError('data.source = "corpus" needs one data.path, the folder that `shortrun data prepare` made')
+        if self.source not in ("file", "corpus") and self.path:
             raise ValueError(f'data.source = "{self.source}" does not read data.path; leave one of them out')
         if self.source == "synthetic" and self.normalise:
             raise ValueError("data.normalise would make the synthetic corpus another than the one whose floor is known")
@@ -78,6 +84,8 @@ class DataConfig(Section):
         if self.num_titles == "all":
             if self.heldout_titles:
                 raise ValueError('data.num_titles = "all" leaves no titles for data.heldout_titles')
+            return self
+        if self.source == "corpus":  # whose split is its own
             return self
         train = int(self.num_titles * (1 - self.val_frac))
         if train == 0 or train == self.num_titles:
@@ -375,7 +383,9 @@ class Reader(NamedTuple):
 READ_BY: dict[str, Reader] = {
     "data.column": Reader("data.source", ("hackernews", "file")),
     "data.revision": Reader("data.source", ("hackernews",)),
-    "data.shuffle": Reader("data.source", ("hackernews", "file")),
+    "data.shuffle": Reader("data.source", ("hackernews", "file", "corpus")),
+    "data.val_frac": Reader("data.source", ("hackernews", "file", "synthetic")),
+    "data.heldout_titles": Reader("data.source", ("hackernews", "file", "synthetic")),
     "tokenizer.fit_on": Reader("tokenizer.kind", ("bpe", "unigram", "character")),
     "tokenizer.byte_alphabet": Reader("tokenizer.kind", ("bpe",)),
     "model.rope_base": Reader("model.positions", ("rotary",)),

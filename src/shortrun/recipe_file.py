@@ -11,13 +11,14 @@ a flag can mend what a file has wrong. All that is wrong is reported before any 
 from __future__ import annotations
 
 import json
+import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe import Reader, Recipe
@@ -49,7 +50,7 @@ class Layers:
             if not isinstance(self.values.get(section), dict):
                 self.values[section] = {}
             if section == "data":
-                fields = _source_or_path(fields)
+                fields = _source_or_path(fields, self.values["data"].get("source"))
             for name, value in fields.items():
                 self.values[section][name] = value
                 self.origins[section, name] = origin
@@ -96,6 +97,37 @@ def named_file(name: str, shipped: Mapping[str, Path]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def toml_of(path: Path, what: str) -> dict[str, Any]:
+    """The values of a TOML file that is to be a study, a sweep, or another `what`."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"The {what} {path} can't be read: {error}") from None
+
+
+def sentences(error: ValidationError, kind: type[BaseModel], inside: tuple[str, ...] = ()) -> Iterator[str]:
+    """What is wrong with a file that is no recipe: where, what was expected, the nearest valid name."""
+    for item in error.errors(include_url=False):
+        where = (*inside, *map(str, item["loc"]))
+        message = (item["msg"][0].lower() + item["msg"][1:]).replace("tuple", "list").removeprefix("value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"there is no such key; {did_you_mean(where[-1], _known(kind, where[:-1]))}"
+        elif item["type"] == "literal_error":
+            choices = re.findall("'([^']*)'", item["ctx"]["expected"])
+            message += f" ({did_you_mean(str(item['input']), choices)})"
+        yield f"{'.'.join(where)}: {message}" if where else message
+
+
+def _known(kind: type[BaseModel], where: Sequence[str]) -> Iterable[str]:
+    """The keys that a section may have, found from the whole by its names; a list's numbers are passed over."""
+    for name in where:
+        annotation: Any = kind.model_fields[name].annotation if name in kind.model_fields else None
+        for found in (annotation, *get_args(annotation)):
+            if isinstance(found, type) and issubclass(found, BaseModel):
+                kind = found
+    return kind.model_fields
+
+
 def recipe_path(name: str) -> Path:
     """The file of a recipe given by its shipped name or as a path, with or without .toml; raises UserError if it is neither."""
     shipped = shipped_recipes()
@@ -108,16 +140,19 @@ def recipe_path(name: str) -> Path:
 
 
 def load_recipe(
-    name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None, also: Sequence[str] = ()
+    name: str,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    also: Sequence[str] = (),
+    origin: str = COMMAND_LINE,
 ) -> Recipe:
-    """Reads a recipe and lays overrides ({section: {field: value}}, from the command line) over it.
+    """Reads a recipe and lays overrides ({section: {field: value}}, from `origin`) over it.
 
     Raises UserError with every mistake in the file and the overrides, each with where it stands. `also` are mistakes that
     were found before, in the flags.
     """
     layers = layers_of(recipe_path(name))
     if overrides:
-        layers.lay(overrides, COMMAND_LINE)
+        layers.lay(overrides, origin)
     return layers.recipe(also)
 
 
@@ -231,9 +266,12 @@ def recipe_beside(path: Path, base: Any, key: str = "extends") -> Path:
         raise UserError(f'{path}: {key} = "{base}": {error}') from None
 
 
-def _source_or_path(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Where one layer names a source or a path, the other must not linger from the layer below."""
-    if data.get("path") and "source" not in data:
+def _source_or_path(data: Mapping[str, Any], below: Any) -> Mapping[str, Any]:
+    """Where one layer names a source or a path, the other must not linger from the layer below.
+
+    A path alone leaves a corpus a corpus.
+    """
+    if data.get("path") and "source" not in data and below != "corpus":
         return {**data, "source": "file"}
     if data.get("source") in ("hackernews", "synthetic") and "path" not in data:
         return {**data, "path": ()}

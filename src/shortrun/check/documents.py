@@ -50,13 +50,13 @@ def no_leak(run: Subject, *, near: float, reposts_of: list[str]) -> Finding:
     paraphrase would not be found, nor training on titles that the run's data does not hold.
     """
     train, validation = run.corpus.split("train"), run.validation
-    inside = validation.are_in(train).to_pylist()
+    inside = validation.are_in(train).tolist()
     exact = [index for index, found in enumerate(inside) if found]
     similar = [one for one in near_duplicates(list(validation), list(train), near) if not inside[one.document]]
     told = f"of {len(validation):,} validation titles, {len(exact):,} are training titles too"
     if exact:
         told += f" ({', '.join(repr(shown(validation[index])) for index in exact[:SHOWN])})"
-    told += f" and {len(similar):,} more are near one (Jaccard index {near} or more)"
+    told += f" and {len(similar):,} more nearly (Jaccard index {near} or more)"
     if similar:
         nearest = max(similar, key=lambda one: one.jaccard)
         told += f", such as {shown(validation[nearest.document])!r} to {shown(train[nearest.other])!r} ({nearest.jaccard:.2f})"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shortrun.check.events import EventLog, number, read_events, whole
-from shortrun.check.titles import REFRESHED, REVISIONS, TITLES, Revision, revision_of
+from shortrun.check.titles import REFRESHED, REVISIONS, TITLES, Revision, likely_revisions, revision_of
 from shortrun.errors import UserError
 
 ACCUMULATION = (
@@ -156,8 +156,13 @@ class OfficialLog:
         validated = whole(info, "validation_documents") or titles - int(titles * (1 - self.setting("val_frac")))
         if trained <= 0 or validated <= 0:
             raise UserError("the log does not say how many titles are for validation")
-        middle = tokens * validated / trained
-        return Range(middle * 0.99, middle * 1.01)
+        likely = {one for one, _ in likely_revisions(tokens, self.vocab_size) if one in self.revisions()}
+        if self.standard and len(likely) == 1:  # its validation titles are a little shorter or longer than the others
+            (one,) = likely
+            middle, off = tokens * one.validation_tokens / one.train_tokens, 0.005
+        else:
+            middle, off = tokens * validated / trained, 0.01
+        return Range(middle * (1 - off), middle * (1 + off))
 
     def nats_a_token(self) -> tuple[Range, float]:
         """What a token costs the model of an early evaluation, and the loss of that evaluation per character.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shortrun.check import conditions, documents, official_log, record, reported
+from shortrun.check import conditions, documents, log_losses, official_log, record, reported
 from shortrun.check.verdict import Finding
 
 
@@ -54,9 +54,9 @@ LOG_CHECKS: dict[str, Check] = {
     "data": Check(official_log.data),
     "tokens": Check(official_log.tokens),
     "first_loss": Check(official_log.first_loss),
-    "coverage": Check(official_log.coverage),
-    "denominator": Check(official_log.denominator),
-    "last_step": Check(official_log.last_step),
+    "coverage": Check(log_losses.coverage),
+    "denominator": Check(log_losses.denominator),
+    "last_step": Check(log_losses.last_step),
     "learning_rate": Check(official_log.learning_rate),
 }
 """Those of a Mainrun log."""

@@ -11,6 +11,7 @@ from shortrun.check.rules import Rule, load_rules
 from shortrun.check.subject import Subject
 from shortrun.check.verdict import Verdict
 from shortrun.errors import ShortrunError, UserError
+from shortrun.model.device import repeatable
 
 OnRule = Callable[[str, int, int], None]
 """Told of each rule before it is checked: its name, its number, and how many there are."""
@@ -22,7 +23,7 @@ def ignore(name: str, number: int, of: int) -> None:
 
 def check_run(
     path: Path,
-    rules: str = "mainrun",
+    rules: str | Path = "mainrun",
     *,
     deep: bool = True,
     data_path: Sequence[str] = (),
@@ -34,18 +35,20 @@ def check_run(
     are checked, in milliseconds. data_path: where the run's files lie now. Raises UserError where `path` is no run or the
     rules are wrong.
     """
-    asked = load_rules(rules).run
+    asked = load_rules(str(rules)).run
     if not asked:
         raise UserError(f"The rules '{rules}' have no [[rule]], so they say nothing about a run folder")
-    return _judged(Subject(path, data_path), [rule for rule in asked if deep or not rule.check.deep], on_rule)
+    subject = Subject(path, data_path)
+    with repeatable(subject.threads):
+        return _judged(subject, [rule for rule in asked if deep or not rule.check.deep], on_rule)
 
 
-def check_log(path: Path, rules: str = "mainrun", *, reported: float | None = None) -> list[Verdict]:
+def check_log(path: Path, rules: str | Path = "mainrun", *, reported: float | None = None) -> list[Verdict]:
     """What is said of each rule about a Mainrun log. reported: the loss that somebody says it reached.
 
     Raises UserError where the file holds no event or the rules are wrong.
     """
-    asked = load_rules(rules).log
+    asked = load_rules(str(rules)).log
     if not asked:
         raise UserError(f"The rules '{rules}' have no [[log_rule]], so they say nothing about a log")
     return _judged(OfficialLog.read(path, reported), asked, ignore)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from shortrun.check.events import EventLog, read_events
 from shortrun.check.plain import DocumentLosses, StreamLoss, document_losses, stream_loss
-from shortrun.errors import UserError
+from shortrun.errors import ShortrunError, UserError
 from shortrun.model.language_model import LanguageModel
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import parse_recipe
@@ -39,6 +39,14 @@ class Subject:
     def recipe(self) -> Recipe:
         """The recipe that the run began with."""
         return parse_recipe(self.manifest["recipe"], str(self.folder.manifest_file))[0]
+
+    @property
+    def threads(self) -> int | None:
+        """Of torch, while the model is looked at; None where the record does not say."""
+        try:
+            return self.recipe.train.threads
+        except ShortrunError:
+            return None
 
     @cached_property
     def recipe_now(self) -> Recipe:

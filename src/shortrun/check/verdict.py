@@ -34,11 +34,15 @@ class Case:
 
     def same(self, what: str, wanted: Any, found: Mapping[str, Any]) -> None:
         """Holds that each place says the wanted value; None stands for a place that does not say."""
+        others: dict[str, list[str]] = {}
         for where, value in found.items():
             if value is None:
                 self.unsaid.append(f"{where} does not say the {what}")
             elif value != wanted or isinstance(value, bool) != isinstance(wanted, bool):
-                self.against.append(f"{where} says {what} {shown(value)}, not {shown(wanted)}")
+                others.setdefault(shown(value), []).append(where)
+        for value, places in others.items():
+            says = "says" if len(places) == 1 else "say"
+            self.against.append(f"{', '.join(places)} {says} {what} {value}, not {shown(wanted)}")
 
     def holds(self, condition: bool, otherwise: str) -> None:
         """Takes a sentence as evidence against the rule unless the condition is true."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -24,7 +23,6 @@ from shortrun.cli.options import Cache, Common, Eval, RecipesShow, Resume, Sampl
 from shortrun.cli.output import (
     is_first_process,
     show_cache,
-    show_data,
     show_evaluation,
     show_pairs,
     show_plan,
@@ -34,7 +32,7 @@ from shortrun.cli.output import (
 )
 from shortrun.cli.signals import stopping
 from shortrun.errors import ShortrunError, UserError, did_you_mean
-from shortrun.recipe_file import headline, load_recipe, recipe_path, shipped_recipes, to_toml
+from shortrun.recipe_file import headline, load_recipe, shipped_recipes, to_toml
 
 USAGE = f"""shortrun {__version__}: train the best small language model a small corpus allows, and prove it.
 
@@ -59,6 +57,7 @@ usage: shortrun COMMAND ...
   plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
   techniques          list what a recipe can switch on: what has a card, then the rest
   data info RECIPE    what a recipe's data is: counts, splits, duplicates, fingerprints
+  data prepare FILE   clean documents from files of text or HTML, without duplicates, split; `data show` says what was done
   cache               what was prepared on this machine and is shared by all runs; --clear removes it
 
 `shortrun COMMAND --help` explains a command. Start with `shortrun train quickstart`."""
@@ -126,26 +125,30 @@ def _train(argv: list[str]) -> None:
             "max_steps": (int, "Stop after this many steps of the same run; `resume` goes on with it."),
             "seed": (int, "Short for --train.seed."),
         },
+        track=True,
     )
+    from shortrun import api
     from shortrun.cli.display import Display
-    from shortrun.runs.folder import free_path
-    from shortrun.train.fit import train
+    from shortrun.track.tracking import Tracking, trackers
 
-    path = options.out or free_path(Path("runs") / f"{recipe_path(options.recipe).stem}-{recipe.train.seed}")
+    path = options.out or api.new_path(options.recipe, recipe.train.seed)
     max_steps = positive(options.max_steps, "--max-steps")
-    with Display() as display, stopping(path, display.say) as stop:
-        result = train(recipe, path, max_steps=max_steps, on_event=display, stop=stop)
+    chosen = trackers(options.track)
+    with Display() as display, stopping(path, display.say) as stop, Tracking(chosen, display) as tracking:
+        result = api.train(recipe, out=path, max_steps=max_steps, on_event=tracking, stop=stop)
     show_run(result, options.json)
 
 
 def _resume(argv: list[str]) -> None:
     options = tyro.cli(Resume, prog="shortrun resume", args=argv)
+    from shortrun import api
     from shortrun.cli.display import Display
-    from shortrun.train.fit import resume
+    from shortrun.track.tracking import Tracking, trackers
 
     max_steps = positive(options.max_steps, "--max-steps")
-    with Display() as display, stopping(options.run, display.say) as stop:
-        result = resume(options.run, data_path=options.data.path, max_steps=max_steps, on_event=display, stop=stop)
+    chosen = trackers(options.track)
+    with Display() as display, stopping(options.run, display.say) as stop, Tracking(chosen, display) as tracking:
+        result = api.resume(options.run, data_path=options.data.path, max_steps=max_steps, on_event=tracking, stop=stop)
     show_run(result, options.json)
 
 
@@ -193,25 +196,19 @@ def _plan(argv: list[str]) -> None:
 
 def _sample(argv: list[str]) -> None:
     options = tyro.cli(Sample, prog="shortrun sample", args=argv)
-    from shortrun.runs.trained import load_trained
+    from shortrun.api import load
 
-    if not 0 <= options.seed < 2**63:
-        raise UserError(f"--seed {options.seed} must be at least 0 and below 2^63")
-    if not 0 <= options.temperature < math.inf:
-        raise UserError(f"--temperature {options.temperature} must be a number from 0")
-    if not 0 < options.top_p <= 1:
-        raise UserError(f"--top-p {options.top_p} must be above 0 and at most 1")
-    top_k = positive(options.top_k, "--top-k")
-    trained = load_trained(options.run)
-    for note in trained.notes:
+    prefix = utf8(options.prefix, "--prefix")
+    run = load(options.run)
+    for note in run.notes:
         print(note, file=sys.stderr)
-    documents = trained.sample(
-        prefix=utf8(options.prefix, "--prefix"),
-        count=positive(options.n, "--n") or 0,
+    documents = run.sample(
+        options.n,
+        prefix=prefix,
         temperature=options.temperature,
-        seed=options.seed,
-        top_k=top_k,
+        top_k=options.top_k,
         top_p=options.top_p,
+        seed=options.seed,
     )
     print(json.dumps({"documents": documents}) if options.json else "\n".join(map(visible, documents)))
 
@@ -307,24 +304,9 @@ def _techniques(argv: list[str]) -> None:
 
 
 def _data(argv: list[str]) -> None:
-    if not argv or argv[0] != "info":
-        if argv and argv[0] not in ("-h", "--help"):
-            raise UserError(f"There is no command 'data {argv[0]}': {did_you_mean(argv[0], ['info'])}")
-        print("usage: shortrun data info RECIPE [--data.path FILE ...] [--json]")
-        return
-    options, recipe = recipe_command(
-        "data info",
-        "Show what a recipe's data is: counts, splits, duplicates, what cleaning changed, fingerprints.",
-        argv[1:],
-        {},
-    )
-    from shortrun.text.corpus import load_corpus
+    from shortrun.cli.data import data
 
-    manifest = load_corpus(recipe.data).manifest
-    if options.json:
-        print(json.dumps(manifest))
-        return
-    show_data(manifest)
+    data(argv)
 
 
 def _cache(argv: list[str]) -> None:

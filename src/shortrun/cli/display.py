@@ -15,7 +15,7 @@ class Display:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self._begun = Begun(0, 0, 1)
+        self._total, self._log_every = 0, 1
         self._task: TaskID | None = None
         self._validation = "-"
         self._waiting: list[str] = []
@@ -44,7 +44,7 @@ class Display:
             case Note():
                 self.say(event.text)
             case Begun():
-                self._begun = event
+                self._total, self._log_every = event.total_steps, event.log_every
                 self._progress.start()
                 self._task = self._progress.add_task(
                     "", total=event.total_steps, completed=event.step, loss="-", validation="-", speed="-"
@@ -71,14 +71,14 @@ class Display:
             self._saying = False
 
     def _step(self, at: StepTaken) -> None:
-        speed, total = f"{at.tokens_per_second:,.0f}", self._begun.total_steps
+        speed = f"{at.tokens_per_second:,.0f}"
         if self._task is not None:
             self._progress.update(
                 self._task, completed=at.step, loss=f"{at.loss:.4f}", validation=self._validation, speed=speed
             )
-        if not self.console.is_terminal and (at.step % self._begun.log_every == 0 or at.step in (1, total)):
+        if not self.console.is_terminal and (at.step % self._log_every == 0 or at.step in (1, self._total)):
             self.say(
-                f"step {at.step}/{total}  loss {at.loss:.4f}  validation {self._validation}  {speed} tokens/s  "
+                f"step {at.step}/{self._total}  loss {at.loss:.4f}  validation {self._validation}  {speed} tokens/s  "
                 f"{_clock(at.seconds_left)} left"
             )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 from rich.console import Console
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from shortrun.cli.flags import table_of_flags, taken_from
 from shortrun.errors import UserError, did_you_mean
@@ -19,6 +19,11 @@ from shortrun.recipe_file import load_recipe
 SplitName = Literal["validation", "tuning", "heldout", "train"]
 JsonFlag = Annotated[
     bool, arg(help="Print one JSON object on standard output and nothing else there."), FlagCreatePairsOff
+]
+Track = Annotated[
+    tuple[str, ...],
+    arg(help="Write numbers and samples to tensorboard, trackio, wandb or mlflow too; may be given several times."),
+    UseAppendAction,
 ]
 RunFolderArgument = Annotated[Positional[Path], arg(metavar="RUN", help="The run folder.")]
 
@@ -48,6 +53,7 @@ class Resume(Common):
 
     run: RunFolderArgument = dataclasses.field(kw_only=True)
     max_steps: Annotated[int | None, arg(help="Stop after this many steps in all.")] = None
+    track: Track = ()
     data: MovedData = dataclasses.field(default_factory=MovedData)
 
 
@@ -223,6 +229,36 @@ class Cache(Common):
 
 
 @dataclasses.dataclass
+class DataPrepare(Common):
+    """Make a corpus: clean documents from files of text or HTML, without duplicates, split, with a record of every step.
+
+    Interrupted in any way, the same command goes on and ends in the same bytes.
+    """
+
+    file: Annotated[Positional[str], arg(metavar="FILE", help="A shipped corpus file's name, or a TOML file.")] = (
+        dataclasses.field(kw_only=True)
+    )
+    root: Annotated[str | None, arg(help="Where relative paths of inputs begin; left out, as the file says.")] = None
+    out: Annotated[Path | None, arg(help="The folder to make; left out, as the file says, or corpora/<its name>.")] = (
+        None
+    )
+    workers: Annotated[int | None, arg(help="Processes; left out, as many as there are cores.")] = None
+    replace: Annotated[
+        bool, arg(help="Put this corpus in the place of one that lies in the folder."), FlagCreatePairsOff
+    ] = False
+
+
+@dataclasses.dataclass
+class DataShow(Common):
+    """Show what a prepared corpus is, and what each step rejected and changed."""
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER", help="The folder of the corpus.")] = dataclasses.field(
+        kw_only=True
+    )
+    examples: Annotated[int, arg(help="How many rejected documents to show of each reason (at most 10 are kept).")] = 10
+
+
+@dataclasses.dataclass
 class StudyOptions(Common):
     """What every command about a study is asked."""
 
@@ -350,16 +386,17 @@ class RecipesShow(Common):
 
 
 def recipe_command(
-    name: str, description: str, argv: list[str], extra: dict[str, tuple[Any, str]]
+    name: str, description: str, argv: list[str], extra: dict[str, tuple[Any, str]], *, track: bool = False
 ) -> tuple[Any, Recipe]:
     """Parses `RECIPE [--section.field VALUE ...]` and a command's own options; returns the options and the recipe.
 
-    extra: type and meaning of each of the command's own options, all of which may be left out. Raises UserError with every
-    mistake in the recipe and in the flags.
+    extra: type and meaning of each of the command's own options, all of which may be left out. track: whether the
+    command writes to trackers. Raises UserError with every mistake in the recipe and in the flags.
     """
     fields: list[Any] = [
         ("recipe", Annotated[Positional[str], arg(metavar="RECIPE", help="A shipped recipe's name, or a TOML file.")]),
         *((field, Annotated[kind | None, arg(help=text)], None) for field, (kind, text) in extra.items()),
+        *([("track", Track, ())] if track else []),
         ("json", JsonFlag, False),
     ]
     kind = dataclasses.make_dataclass("Options", fields)

@@ -41,15 +41,14 @@ def predict(argv: list[str]) -> None:
             raise UserError(f"{flag} {number} must be at least 0")
     if text and options.val is not None:
         raise UserError("TEXT and --val both say what to read: give one of them")
-    from shortrun.runs.trained import load_trained
-    from shortrun.view.reading import read
+    from shortrun.api import load
 
-    trained = load_trained(options.run)
-    for note in trained.notes:
+    run = load(options.run)
+    for note in run.notes:
         print(note, file=sys.stderr)
     if options.val is not None:
         text = _validation_document(options.run, options.val)
-    reading = read(trained, text, top)
+    reading = run.predict(text, top=top)
     if options.at is not None and options.at >= len(reading.tokens):
         raise UserError(
             f"--at {options.at}: the text has {counted(len(reading.tokens) - 1, 'token')}, so the end comes at "
@@ -60,7 +59,7 @@ def predict(argv: list[str]) -> None:
         from shortrun.view.reading_charts import reading_chart
 
         save(reading_chart(reading, options.at), options.chart)
-    found = _diagnosis(options.run, trained) if options.diagnose else None
+    found = _diagnosis(options.run, run.trained) if options.diagnose else None
     if options.json:
         told = {"run": str(options.run), "validation_document": options.val, **reading.as_dict(options.at)}
         if options.diagnose:

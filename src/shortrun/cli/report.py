@@ -19,7 +19,6 @@ from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe_file import named_file
 from shortrun.study.scale import Scale
 from shortrun.study.study_file import shipped_studies
-from shortrun.study.sweep_file import shipped_sweeps
 
 if TYPE_CHECKING:  # these import torch or optuna
     from shortrun.report.subjects import Subjects
@@ -31,6 +30,9 @@ def report(argv: list[str]) -> None:
     """Writes a report in each form that was asked for; without any, a page beside nothing else in the current folder."""
     rest, overrides, mistakes = taken_from(argv, {"scale": Scale})
     options = tyro.cli(Report, prog="shortrun report", args=rest)
+    from shortrun.report.extra import require
+
+    require()
     from shortrun.report.content import report_of
 
     with Console(stderr=True, highlight=False).status("reading") as status:
@@ -48,6 +50,7 @@ def report(argv: list[str]) -> None:
 def _subjects(options: Any, overrides: Any, mistakes: list[str], tell: Callable[[str], None]) -> Subjects:
     """What was named: run folders by their recipe.toml, studies and sweeps by their names or files."""
     from shortrun.report.subjects import Subjects
+    from shortrun.study.sweep_file import shipped_sweeps
 
     runs: list[Path] = []
     studies: list[StudyResult] = []
@@ -90,9 +93,6 @@ def _study(
 
 
 def _sweep(name: str, options: Any) -> SweepReport:
-    from shortrun.cli.sweep import require_optuna
-
-    require_optuna()
     from shortrun.study.sweep_file import read_sweep
     from shortrun.study.sweep_storage import find_study, storage_url
     from shortrun.view.sweep import report_of

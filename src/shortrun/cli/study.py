@@ -22,8 +22,8 @@ from shortrun.study.scale import Scale
 from shortrun.study.study_file import Study, load_study, shipped_studies
 
 if TYPE_CHECKING:  # these import torch
-    from shortrun.study.ledger import Entry, Ledger
-    from shortrun.study.run import Change
+    from shortrun.study.ledger import Ledger
+    from shortrun.study.run import Does
 
 USAGE = """usage: shortrun study                    list the shipped studies
        shortrun study plan STUDY         what would run, what is there, what it takes and can show
@@ -96,7 +96,7 @@ def _run(argv: list[str]) -> None:
     from shortrun.study.run import Crew, default_workers
 
     workers = positive(options.workers, "--workers") or default_workers()
-    crew: Any = Crew(workers)
+    crew: Does = Crew(workers)
     if options.cluster:
         from shortrun.study.cluster import ClusterCrew
 
@@ -106,28 +106,19 @@ def _run(argv: list[str]) -> None:
     _tell(_ledger(study, options.out), as_json=options.json)
 
 
-def _do(ledger: Ledger, crew: Any, workers: int) -> None:
+def _do(ledger: Ledger, crew: Does, workers: int) -> None:
     """Has a crew do what is missing, and shows how it gets on."""
     from shortrun.cli.study_display import StudyDisplay
-    from shortrun.study.worker import Outcome
-    from shortrun.train.loop import Stopped
+    from shortrun.study.run import do_missing
 
     with (
         StudyDisplay(ledger, workers) as display,
         catching(display.say, "Every run finishes its step and saves; once more to stop at once.") as stop,
     ):
-
-        def changed(entry: Entry, what: Change) -> None:
-            if isinstance(what, Outcome):
-                ledger.ended(entry, what)
-            display(entry, what)
-
         try:
-            crew.do(ledger.to_do(), changed, stop)
+            do_missing(ledger, crew, display, stop)
         except KeyboardInterrupt:
             raise StoppedAtOnce("Stopped at once; the same command goes on from the last checkpoints") from None
-        if number := stop():
-            raise Stopped(number, "Stopped, and every run is saved; the same command goes on with them")
 
 
 def _show(argv: list[str]) -> None:

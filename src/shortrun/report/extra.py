@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from shortrun.errors import UserError
+
+SENTENCE = "Reports need the extra `report`: pip install 'shortrun[report]'"
+LIBRARIES = ("altair", "jinja2", "optuna", "scipy", "typst", "vl_convert")
+
+
+def require() -> None:
+    """Raises UserError where a library of the extra `report` is not installed, before anything is read."""
+    try:
+        missing = any(find_spec(library) is None for library in LIBRARIES)
+    except ValueError:  # what find_spec says of one that is blocked
+        missing = True
+    if missing:
+        raise UserError(SENTENCE)
 
 
 def needs(library: str) -> Any:
@@ -13,4 +27,4 @@ def needs(library: str) -> Any:
     try:
         return import_module(library)
     except ImportError:
-        raise UserError("Reports need the extra `report`: pip install 'shortrun[report]'") from None
+        raise UserError(SENTENCE) from None

@@ -130,7 +130,8 @@ def _heldout(models: Sequence[tuple[NamedRun, Trained]], corpus: Corpus) -> Iter
     rows = []
     for run, trained in models:
         scoring = ScoringSet.of_split(corpus, "heldout", trained.tokenizer)
-        found = scoring.evaluate(trained.model, trained.recipe.batches)
+        with trained.computing():
+            found = scoring.evaluate(trained.model, trained.recipe.batches)
         low, high = found.interval()
         validation = f"{run.scores['loss']:.4f}" if run.scores else "-"
         rows.append((run.name, f"{found.loss.loss:.4f}", f"{low:.4f} to {high:.4f}", validation))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from shortrun.errors import UserError
-from shortrun.model.device import choose_device, keep_freed_memory, make_repeatable
+from shortrun.model.device import choose_device, keep_freed_memory, repeatable
 from shortrun.model.generate import Draw, generate_steps
 from shortrun.model.language_model import LanguageModel
 from shortrun.model.make import make_model
@@ -31,6 +32,13 @@ class Trained:
     notes: tuple[str, ...] = ()
     """What a person should know about how it was read, such as a damaged newer checkpoint."""
 
+    def computing(self) -> AbstractContextManager[int]:
+        """Torch's settings while the model is at work: the run's number of threads, deterministic algorithms.
+
+        They are set back at the end, so that whoever uses a model as a library finds torch as it was.
+        """
+        return repeatable(self.recipe.train.threads)
+
     def sample(
         self,
         *,
@@ -40,35 +48,39 @@ class Trained:
         seed: int,
         top_k: int | None = None,
         top_p: float = 1.0,
+        max_tokens: int | None = None,
     ) -> list[str]:
-        """New documents, each beginning with `prefix`; at most two blocks long.
+        """New documents, each beginning with `prefix`, with at most `max_tokens` more; left out, two blocks.
 
         Raises UserError for a prefix that the tokenizer can't give back.
         """
         draw = Draw(temperature, top_k, top_p)
-        steps = self.sample_steps(prefix=prefix, count=count, draw=draw, seed=seed)
+        steps = self.sample_steps(prefix=prefix, count=count, draw=draw, seed=seed, max_tokens=max_tokens)
         ended = {number: document for step in steps for number, document in step}
         return [ended[number] for number in range(count)]
 
-    def sample_steps(self, *, prefix: str, count: int, draw: Draw, seed: int) -> Iterator[list[tuple[int, str]]]:
+    def sample_steps(
+        self, *, prefix: str, count: int, draw: Draw, seed: int, max_tokens: int | None = None
+    ) -> Iterator[list[tuple[int, str]]]:
         """The same documents as `sample`, as they end: after each token of all of them, those that it has ended.
 
         Each comes with its number, from 0.
         """
         (prefix_ids,) = self.tokenizer.encode_losslessly([prefix]) if prefix else ([],)
-        for first in range(0, count, AT_ONCE):
-            for step in generate_steps(
-                self.model,
-                prefix_ids,
-                count=min(AT_ONCE, count - first),
-                first=first,
-                eos=self.tokenizer.eos,
-                banned=[token for token in (self.tokenizer.pad, self.tokenizer.unk) if token is not None],
-                draw=draw,
-                seed=seed,
-                max_tokens=len(prefix_ids) + 2 * self.model.block_size,
-            ):
-                yield [(number, self.tokenizer.decode(ids)) for number, ids in step]
+        with self.computing():
+            for first in range(0, count, AT_ONCE):
+                for step in generate_steps(
+                    self.model,
+                    prefix_ids,
+                    count=min(AT_ONCE, count - first),
+                    first=first,
+                    eos=self.tokenizer.eos,
+                    banned=[token for token in (self.tokenizer.pad, self.tokenizer.unk) if token is not None],
+                    draw=draw,
+                    seed=seed,
+                    max_tokens=len(prefix_ids) + (max_tokens or 2 * self.model.block_size),
+                ):
+                    yield [(number, self.tokenizer.decode(ids)) for number, ids in step]
 
 
 def load_trained(path: Path) -> Trained:
@@ -112,14 +124,14 @@ def _load_once(folder: RunFolder, find: Callable[[RunFolder], _Found]) -> list[T
     if unknown:
         notes.append(f"{folder.path} was made by an older shortrun; this one does not know {', '.join(unknown)}")
     keep_freed_memory()
-    make_repeatable(recipe.train.threads)
     device, _ = choose_device(recipe.train.device)
     checkpoints, damaged = find(folder)
     if not checkpoints:
         raise UserError("\n".join([f"{folder.path} has no whole checkpoint to load.", *damaged]))
     models = []
     for checkpoint in checkpoints:
-        model = make_model(recipe, tokenizer.vocab_size, tokenizer.eos)
+        with repeatable(recipe.train.threads):  # weights are drawn before they are read
+            model = make_model(recipe, tokenizer.vocab_size, tokenizer.eos)
         try:
             load_weights(model, checkpoint)
         except RuntimeError as error:

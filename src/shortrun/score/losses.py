@@ -39,6 +39,14 @@ EOS_BYTES = 1
 """Bytes that a document's end counts for in bits per byte: one, as a newline would."""
 
 
+def perplexity(nats: float) -> float | None:
+    """exp(nats per target); None where that is too large for a float."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return None
+
+
 @dataclass(frozen=True)
 class Loss:
     """A set of documents scored on their own; the fields are the sums, the properties the losses."""
@@ -61,10 +69,7 @@ class Loss:
     @property
     def perplexity(self) -> float | None:
         """exp(nats per target); None where that is too large for a float."""
-        try:
-            return math.exp(self.nats / self.targets)
-        except OverflowError:
-            return None
+        return perplexity(self.nats / self.targets)
 
     def as_dict(self) -> dict[str, float | int | None]:
         return {

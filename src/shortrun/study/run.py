@@ -6,13 +6,14 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 
-from shortrun.study.ledger import Entry
+from shortrun.study.ledger import Entry, Ledger
 from shortrun.study.worker import Outcome, Progress, Worker
 from shortrun.train.fit import never
-from shortrun.train.loop import Stop
+from shortrun.train.loop import Stop, Stopped
 
 TRIES = 2
 """A job whose process dies is begun once more, from its last checkpoint."""
@@ -31,6 +32,29 @@ def cores() -> int:
 def default_workers() -> int:
     """One for each core, because two runs of one thread do more than one of two (docs/log.md, L26); one on a GPU."""
     return 1 if torch.cuda.is_available() else cores()
+
+
+class Does(Protocol):
+    """Whatever does runs: worker processes here, or a cluster's."""
+
+    def do(self, entries: Sequence[Entry], on_change: OnChange, stop: Stop = never) -> None:
+        """Does all runs, and tells how each ends."""
+
+
+def do_missing(ledger: Ledger, crew: Does, on_change: OnChange, stop: Stop = never) -> None:
+    """Has a crew do the runs that a study lacks. Why a run failed is written down at once.
+
+    Raises Stopped when `stop` asked for it and every run is saved.
+    """
+
+    def changed(entry: Entry, what: Change) -> None:
+        if isinstance(what, Outcome):
+            ledger.ended(entry, what)
+        on_change(entry, what)
+
+    crew.do(ledger.to_do(), changed, stop)
+    if number := stop():
+        raise Stopped(number, "Stopped, and every run is saved; the same command goes on with them")
 
 
 class Crew:

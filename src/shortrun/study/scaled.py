@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe import Recipe, Section
-from shortrun.recipe_file import COMMAND_LINE, Layers, layers_of, named_file, recipe_beside
+from shortrun.recipe_file import COMMAND_LINE, Layers, layers_of, named_file, recipe_beside, sentences
 from shortrun.study.scale import Scale
 
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -35,14 +33,6 @@ def shipped_or_mine(name: str, shipped: Mapping[str, Path], what: str) -> Path:
     raise UserError(f"There is no {what} '{name}': {did_you_mean(Path(name).stem, shipped)} (or give a .toml file)")
 
 
-def toml_of(path: Path, what: str) -> dict[str, Any]:
-    """The values of a TOML file that is to be a study or a sweep."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"The {what} {path} can't be read: {error}") from None
-
-
 def checked_file(path: Path, kind: type[File], what: str, values: Mapping[str, Any]) -> File:
     """The values of a file as what they are; raises UserError with all that is wrong, a line each."""
     try:
@@ -51,27 +41,13 @@ def checked_file(path: Path, kind: type[File], what: str, values: Mapping[str, A
         raise UserError("\n  ".join([f"{path} is no {what}:", *sentences(error, kind)])) from None
 
 
-def sentences(error: ValidationError, kind: type[Section], inside: tuple[str, ...] = ()) -> Iterator[str]:
-    """What is wrong with a file besides its recipes: where, what was expected, the nearest valid name."""
-    for item in error.errors(include_url=False):
-        where = (*inside, *map(str, item["loc"]))
-        message = (item["msg"][0].lower() + item["msg"][1:]).replace("tuple", "list")
-        if item["type"] == "extra_forbidden":
-            known = Scale.model_fields if where[0] == "scale" and where[1:] else kind.model_fields
-            message = f"there is no such key; {did_you_mean(where[-1], known)}"
-        elif item["type"] == "literal_error":
-            choices = re.findall("'([^']*)'", item["ctx"]["expected"])
-            message += f" ({did_you_mean(str(item['input']), choices)})"
-        yield f"{'.'.join(where)}: {message}"
-
-
-def base_of(path: Path, file: Scaled, flags: Overrides | None) -> Layers:
-    """The layers that all runs of a file share but for the scale: the base, what is set in every run, the command line."""
+def base_of(path: Path, file: Scaled, flags: Overrides | None, origin: str = COMMAND_LINE) -> Layers:
+    """The layers that all runs of a file share but for the scale: the base, what is set in every run, the flags."""
     base = layers_of(recipe_beside(path, file.base, "base"))
     if file.every:
         base.lay(file.every, f"{path}: [every]")
     if flags:
-        base.lay(flags, COMMAND_LINE)
+        base.lay(flags, origin)
     return base
 
 

@@ -36,10 +36,10 @@ from pydantic import Field, ValidationError
 
 from shortrun.errors import UserError
 from shortrun.recipe import Recipe
-from shortrun.recipe_file import COMMAND_LINE, Layers, toml_files
+from shortrun.recipe_file import COMMAND_LINE, Layers, sentences, toml_files, toml_of
 from shortrun.study.changes import Change, combinations, name_of, read_changes
 from shortrun.study.scale import Scale
-from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, scaled, sentences, shipped_or_mine, toml_of
+from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, scaled, shipped_or_mine
 
 SHIPPED = Path(__file__).parents[1] / "studies"
 
@@ -90,19 +90,21 @@ def study_path(name: str) -> Path:
     return shipped_or_mine(name, shipped_studies(), "study")
 
 
-def load_study(name: str, overrides: Overrides | None = None, also: Sequence[str] = ()) -> Study:
+def load_study(
+    name: str, overrides: Overrides | None = None, also: Sequence[str] = (), origin: str = COMMAND_LINE
+) -> Study:
     """Reads a study and makes every recipe of it.
 
-    overrides: {section: {field: value}} of the command line, which reach every run; those of the section "scale" stand above
+    overrides: {section: {field: value}} from `origin`, which reach every run; those of the section "scale" stand above
     the file's own. `also` are mistakes found in the flags. Raises UserError with all that is wrong.
     """
     path = study_path(name)
     file = checked_file(path, _File, "study", toml_of(path, "study"))
     flags = {section: fields for section, fields in (overrides or {}).items() if section != "scale"}
     problems = list(also)
-    scale = _scale(file, (overrides or {}).get("scale", {}), problems)
-    problems += _without_effect(path, file, flags, scale)
-    base = base_of(path, file, flags)
+    scale = _scale(file, (overrides or {}).get("scale", {}), problems, origin)
+    problems += _without_effect(path, file, flags, scale, origin)
+    base = base_of(path, file, flags, origin)
     made = []
     for title, reason, reference, laid in _rows(path, file, problems):
         try:
@@ -119,20 +121,20 @@ def load_study(name: str, overrides: Overrides | None = None, also: Sequence[str
     return Study(path.stem, file.about, file.base, file.form, scale, file.seeds, tuple(made))
 
 
-def _scale(file: _File, flags: Mapping[str, Any], problems: list[str]) -> Scale:
-    """The file's scale under that of the command line."""
+def _scale(file: _File, flags: Mapping[str, Any], problems: list[str], origin: str) -> Scale:
+    """The file's scale under that of `origin`."""
     try:
         return Scale.model_validate({**file.scale.model_dump(exclude_unset=True), **flags})
     except ValidationError as error:
-        problems += [f"{COMMAND_LINE}: {sentence}" for sentence in sentences(error, Scale, ("scale",))]
+        problems += [f"{origin}: {sentence}" for sentence in sentences(error, Scale, ("scale",))]
         return file.scale
 
 
-def _without_effect(path: Path, file: _File, flags: Mapping[str, Any], scale: Scale) -> Iterator[str]:
+def _without_effect(path: Path, file: _File, flags: Mapping[str, Any], scale: Scale, asked: str) -> Iterator[str]:
     """A sentence for each value that what lies above it would hide."""
     if len(set(file.seeds)) < len(file.seeds):
         yield f"{path}: seeds: the same one twice is one run"
-    layers = [(f"{path}: [every]", file.every), (COMMAND_LINE, flags)]
+    layers = [(f"{path}: [every]", file.every), (asked, flags)]
     layers += [(f'{path}: change "{each.get("name")}"', each) for each in file.change]
     for origin, values in layers:
         train = values.get("train")

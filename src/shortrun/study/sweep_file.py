@@ -36,8 +36,8 @@ from pydantic import Field
 
 from shortrun.errors import UserError
 from shortrun.recipe import READ_BY, Recipe
-from shortrun.recipe_file import Layers, toml_files
-from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, nested, scaled, shipped_or_mine, toml_of
+from shortrun.recipe_file import Layers, toml_files, toml_of
+from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, nested, scaled, shipped_or_mine
 from shortrun.study.search_space import Searched, searched
 
 SHIPPED = Path(__file__).parents[1] / "sweeps"

@@ -14,8 +14,10 @@ from shortrun.disk import read_json, write_json
 from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe import DataConfig
 from shortrun.text.documents import Documents
-from shortrun.text.sources import identify, read_source
+from shortrun.text.sources import identify, read_prepared, read_source
 from shortrun.text.synthetic import floor_nats
+
+DOCUMENTS = "documents.arrow"
 
 
 @dataclass(frozen=True)
@@ -47,27 +49,31 @@ def load_corpus(data: DataConfig) -> Corpus:
     """The corpus of a recipe, from the cache or made and put there.
 
     Splits are cut by position as Mainrun cuts them: the first int(n * (1 - val_frac)) documents train. The tuning documents
-    are cut from the end of those; held-out documents are those beyond num_titles. Raises UserError where the data can't be
-    read or leaves a split empty.
+    are cut from the end of those; held-out documents are those beyond num_titles. A prepared corpus has its own validation
+    documents, and a group of near-duplicates that the cut would go through is tuned on as a whole. Raises UserError where the
+    data can't be read or leaves a split empty.
     """
     made_from = {"data": data.model_dump(mode="json", exclude={"path"}), "rows": identify(data)}
     where = ", ".join(Path(name).name for name in data.path) or data.source
     folder = cached("corpus", made_from, where, lambda folder: _write(data, folder))
     record = read_json(folder / "corpus.json")
     ranges = {name: (start, stop) for name, (start, stop) in record["ranges"].items()}
-    return Corpus(Documents.open(folder / "documents.arrow"), ranges, record["manifest"])
+    return Corpus(Documents.open(folder / DOCUMENTS), ranges, record["manifest"])
 
 
 def _write(data: DataConfig, folder: Path) -> None:
     """Reads, cleans and splits a recipe's documents into a folder."""
-    source = read_source(data)
+    source = read_prepared(data, folder / DOCUMENTS) if data.source == "corpus" else read_source(data)
     documents = source.documents
-    selected = len(documents) if data.num_titles == "all" else data.num_titles
-    boundary = int(selected * (1 - data.val_frac))
+    selected = len(documents) if data.num_titles == "all" or source.train else data.num_titles
+    boundary = source.train or int(selected * (1 - data.val_frac))
     cut = boundary - data.tuning_titles
+    while source.group_D is not None and 0 < cut < boundary and source.group_D[cut] == source.group_D[cut - 1]:
+        cut -= 1
     if not 0 < cut <= boundary < selected:
+        share = "" if source.train else f"data.val_frac = {data.val_frac} and "
         raise UserError(
-            f"{selected} document{'s' * (selected != 1)} with data.val_frac = {data.val_frac} and data.tuning_titles = "
+            f"{selected} document{'s' * (selected != 1)} with {share}data.tuning_titles = "
             f"{data.tuning_titles} leave{'s' * (selected == 1)} nothing to train on or nothing to validate; give more of them"
         )
     ranges = {
@@ -93,7 +99,8 @@ def _write(data: DataConfig, folder: Path) -> None:
     }
     if data.source == "synthetic":
         manifest["floor_nats"] = {name: floor_nats(split) for name, split in splits.items() if name != "train"}
-    documents.save(folder / "documents.arrow")
+    if not (folder / DOCUMENTS).exists():
+        documents.save(folder / DOCUMENTS)
     write_json(folder / "corpus.json", {"ranges": ranges, "manifest": manifest})
 
 

@@ -45,7 +45,9 @@ def read_column(path: Path, column: str, counts: Counter[str]) -> tuple[Document
 def require_file(path: Path) -> None:
     """Raises UserError unless `path` is a file of a kind that can be read; looks at its name and existence only."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder; data.path takes files")
+        raise UserError(
+            f'{path} is a folder; data.path takes files, or with data.source = "corpus" a folder that `shortrun data prepare` made'
+        )
     _reader(path)
     if not path.is_file():
         if not path.parent.is_dir():

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from shortrun.disk import file_sha256
 from shortrun.errors import UserError, did_you_mean
@@ -23,6 +24,7 @@ from shortrun.text.cleaning import cleaned
 from shortrun.text.documents import Documents
 from shortrun.text.files import read_column, require_file
 from shortrun.text.headlines import headlines_sha256
+from shortrun.text.prepared import open_manifest, write_documents
 from shortrun.text.synthetic import sample_titles
 
 HUB_DATASET = "julien040/hacker-news-posts"
@@ -35,6 +37,10 @@ class Source:
     documents: Documents
     origin: dict[str, Any]
     changes: Counter[str] = field(default_factory=Counter)
+    train: int = 0
+    """How many of them train, at the beginning, where the source has a split of its own."""
+    group_D: NDArray[np.int64] | None = None
+    """The group of near-duplicates of each, where the source knows them; a group's documents are neighbours."""
 
 
 def identify(data: DataConfig) -> dict[str, Any]:
@@ -49,6 +55,8 @@ def identify(data: DataConfig) -> dict[str, Any]:
             return {"grammar": headlines_sha256()}
         case "hackernews":
             return {"version": _hub_version(_hub_table(data))}
+        case "corpus":
+            return {"corpus": open_manifest(Path(data.path[0]))["sha256"]}
     paths = [Path(name) for name in data.path]
     for path in paths:
         require_file(path)
@@ -69,6 +77,25 @@ def read_source(data: DataConfig) -> Source:
     if wanted is not None and len(documents) < wanted:
         raise UserError(_too_few(data, len(documents)))
     return Source(documents, origin, changes)
+
+
+def read_prepared(data: DataConfig, target: Path) -> Source:
+    """The documents of a prepared corpus, written into the file `target` and mapped from there."""
+    folder = Path(data.path[0])
+    wanted = None if data.num_titles == "all" else data.num_titles
+    manifest = open_manifest(folder)
+    there = sum(split["documents"] for split in manifest["splits"].values())
+    if wanted is not None and wanted > there:
+        raise UserError(
+            f"{folder} has {there:,} documents, fewer than data.num_titles = {wanted:,} asks for; give --data.num-titles "
+            f"{there} or all"
+        )
+    documents, train, group_D, changes = write_documents(
+        folder, target, data.seed, shuffle=data.shuffle, normalise=data.normalise, wanted=wanted
+    )
+    inputs = [{key: value for key, value in each.items() if key != "listed"} for each in manifest["inputs"]]
+    origin = {"source": "corpus", "name": manifest["name"], "corpus": manifest["sha256"], "inputs": inputs}
+    return Source(documents, origin, changes, train, group_D)
 
 
 def documents_from_files(

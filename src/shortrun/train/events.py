@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from shortrun.runs.folder import RunFolder
+from shortrun.runs.result import Result
 from shortrun.score.evaluate import Evaluation
 
 
@@ -25,6 +27,8 @@ class Begun:
     step: int
     total_steps: int
     log_every: int
+    folder: RunFolder
+    """Holds the recipe, the manifest, and the log of all steps so far."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,9 @@ class Evaluated:
     step: int
     validation: Evaluation
     tuning: Evaluation | None
+    sample: Callable[[int], list[str]]
+    """Writes so many documents with the weights as they are, and changes nothing about the run. Each ends after 64 tokens
+    at the latest. It may be called while the event is told, and not later."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,14 @@ class Saved:
     path: Path
 
 
-Event = Note | Begun | StepTaken | Evaluated | Saved
+@dataclass(frozen=True)
+class Ended:
+    """The last step that was asked for has been taken, and the scores are written."""
+
+    result: Result
+
+
+Event = Note | Begun | StepTaken | Evaluated | Saved | Ended
 OnEvent = Callable[[Event], None]
 
 

@@ -75,8 +75,8 @@ def resume(
     try:
         prepared = prepare(recipe, folder.tokenizer())
     except UserError as error:
-        moved = recipe.data.source == "file" and not all(Path(name).exists() for name in recipe.data.path)
-        hint = f"\nWhere the data has moved, `shortrun resume {path} --data.path FILE` goes on with it" if moved else ""
+        moved = bool(recipe.data.path) and not all(Path(name).exists() for name in recipe.data.path)
+        hint = f"\nWhere the data has moved, `shortrun resume {path} --data.path PATH` goes on with it" if moved else ""
         raise UserError(f"{error}{hint}") from None
     return fit(prepared, recipe, path, max_steps=max_steps, on_event=on_event, stop=stop)
 

@@ -18,12 +18,15 @@ from shortrun.runs.checkpoints import Checkpoint, Progress, best_selection_loss,
 from shortrun.runs.folder import RunFolder
 from shortrun.runs.log import MetricsLog
 from shortrun.runs.result import Budget, Result
+from shortrun.runs.trained import Trained
 from shortrun.score.evaluate import Evaluation
 from shortrun.train.assembly import Assembly
-from shortrun.train.events import Begun, Evaluated, OnEvent, Saved, StepTaken
+from shortrun.train.events import Begun, Ended, Evaluated, OnEvent, Saved, StepTaken
 from shortrun.train.state import read_state, write_state
 from shortrun.train.step import StepResult, passes_per_step
 
+SAMPLED_TOKENS = 64
+"""How long documents get that are sampled while training: an untrained model would go on for two blocks."""
 Stop = Callable[[], int]
 """Asked after each step: 0 to go on, or the number of the signal that asks to save and stop."""
 
@@ -63,7 +66,7 @@ class Loop:
 
     def run(self, last: int, stop: Stop) -> Result:
         """Takes the steps that are left up to `last`, scores, and writes the result into the run folder."""
-        self.on_event(Begun(self.progress.step, self.total_steps, self.recipe.train.log_every))
+        self.on_event(Begun(self.progress.step, self.total_steps, self.recipe.train.log_every, self.folder))
         if self.progress.step < last and self.processes.first:
             self.folder.remove_result()
         evaluations = None
@@ -85,6 +88,7 @@ class Loop:
         result = self._result(*(evaluations or self._score()))
         if self.processes.first:
             self.folder.write_result(result)
+        self.on_event(Ended(result))
         return result
 
     def _step(self) -> None:
@@ -170,8 +174,14 @@ class Loop:
             perplexity=validation.loss.perplexity,
             tuning_loss=tuning.loss.loss if tuning else None,
         )
-        self.on_event(Evaluated(self.progress.step, validation, tuning))
+        self.on_event(Evaluated(self.progress.step, validation, tuning, self._sample))
         return validation, tuning
+
+    def _sample(self, count: int) -> list[str]:
+        """Documents of the scored weights. Their random numbers are their own, so that no later step changes by it."""
+        trained = Trained(self.recipe, self.parts.prepared.tokenizer, self.parts.scored, self.progress.step)
+        seed = self.recipe.train.seed
+        return trained.sample(prefix="", count=count, temperature=1.0, seed=seed, max_tokens=SAMPLED_TOKENS)
 
     def _score(self) -> tuple[Evaluation, Evaluation | None]:
         """The losses on the validation documents, and on the tuning documents where there are any."""

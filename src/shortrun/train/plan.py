@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from shortrun.model.device import choose_device, choose_precision, cpu_features, make_repeatable, product_rate
+from shortrun.model.device import choose_device, choose_precision, cpu_features, product_rate, repeatable
 from shortrun.model.make import model_without_weights
 from shortrun.recipe import DataConfig, Recipe
 from shortrun.text.corpus import load_corpus
@@ -111,9 +111,9 @@ def _rate(recipe: Recipe, gpus: int) -> tuple[torch.dtype, str, float, str]:
         dtype = torch.float32 if wish == "float32" else torch.bfloat16
         return dtype, f"the recipe asks for {wish}", rate, why
     device, _ = choose_device("cuda" if gpus else "cpu")
-    make_repeatable(recipe.train.threads)
-    dtype, sentence = choose_precision(recipe.train.precision, device)
-    rate = product_rate(device, dtype, PRODUCT) * (gpus * GPU_SHARE if gpus else CPU_SHARE)
+    with repeatable(recipe.train.threads):
+        dtype, sentence = choose_precision(recipe.train.precision, device)
+        rate = product_rate(device, dtype, PRODUCT) * (gpus * GPU_SHARE if gpus else CPU_SHARE)
     share = f"{GPU_SHARE:.0%}, assumed," if gpus else f"{CPU_SHARE:.0%}"
     name = str(dtype).removeprefix("torch.")
     return dtype, sentence, rate, f"{share} of the {name} matrix product measured just now"

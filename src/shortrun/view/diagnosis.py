@@ -100,11 +100,12 @@ def diagnose(trained: Trained, corpus: Corpus, tokens: int = TARGETS) -> Diagnos
     nats = distance = 0.0
     top_is_end = 0
     near_V = frequency_V.float().to(next(trained.model.parameters()).device)
-    for _, _, p_CV, nats_C in predictions(trained.model, some):
-        nats += float(nats_C.sum())
-        distance += float((p_CV - near_V).abs().sum()) / 2
-        top_is_end += int((p_CV.argmax(dim=-1) == documents.eos).sum())
-        sum_V += p_CV.sum(dim=0).cpu()
+    with trained.computing():
+        for _, _, p_CV, nats_C in predictions(trained.model, some):
+            nats += float(nats_C.sum())
+            distance += float((p_CV - near_V).abs().sum()) / 2
+            top_is_end += int((p_CV.argmax(dim=-1) == documents.eos).sum())
+            sum_V += p_CV.sum(dim=0).cpu()
     total = len(some.ids_N)
     frequency_nats = -torch.log(frequency_V)[torch.from_numpy(some.ids_N.astype(np.int64))].mean()
     return Diagnosis(

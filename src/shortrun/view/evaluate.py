@@ -86,10 +86,12 @@ def evaluate_run(
         scoring = ScoringSet.of_split(corpus, split, newest.tokenizer)
     else:
         scoring = ScoringSet.of(documents, newest.tokenizer)
+    with newest.computing():
+        evaluations = {trained.step: scoring.evaluate(trained.model, newest.recipe.batches) for trained in models}
     return Report(
         run=path,
         documents=scoring.documents,
-        evaluations={trained.step: scoring.evaluate(trained.model, newest.recipe.batches) for trained in models},
+        evaluations=evaluations,
         share_in_training=scoring.documents.also_in(corpus.split("train")) / len(scoring.documents) if corpus else None,
         notes=newest.notes,
     )

@@ -134,14 +134,15 @@ def read_each(trained: Trained, texts: Sequence[str], top: int = 10) -> list[Rea
     found: dict[int, ReadToken] = {}
     added = [text for ids in encoded for text in (*tokenizer.texts_of(ids[:-1]), "")]
     documents = EncodedDocuments.of((ids[:-1] for ids in encoded), tokenizer.eos)
-    for at_C, targets_C, p_CV, nats_C in predictions(trained.model, documents):
-        best_p_CK, best_CK = (each.cpu() for each in p_CV.topk(min(top, p_CV.shape[-1])))
-        columns = (targets_C, nats_C, _ranks(p_CV, targets_C), best_CK, best_p_CK)
-        for at, token, nats, rank, best_K, best_p_K in zip(
-            at_C.tolist(), *(column.tolist() for column in columns), strict=True
-        ):
-            guesses = (Guess(id, tokenizer.piece(id), p) for id, p in zip(best_K, best_p_K, strict=True))
-            found[at] = ReadToken(token, tokenizer.piece(token), added[at], nats, rank, tuple(guesses))
+    with trained.computing():
+        for at_C, targets_C, p_CV, nats_C in predictions(trained.model, documents):
+            best_p_CK, best_CK = (each.cpu() for each in p_CV.topk(min(top, p_CV.shape[-1])))
+            columns = (targets_C, nats_C, _ranks(p_CV, targets_C), best_CK, best_p_CK)
+            for at, token, nats, rank, best_K, best_p_K in zip(
+                at_C.tolist(), *(column.tolist() for column in columns), strict=True
+            ):
+                guesses = (Guess(id, tokenizer.piece(id), p) for id, p in zip(best_K, best_p_K, strict=True))
+                found[at] = ReadToken(token, tokenizer.piece(token), added[at], nats, rank, tuple(guesses))
     begins = (documents.ends_D - documents.lengths_D).tolist()
     return [
         Reading(text, trained.step, tuple(found[at] for at in range(begin, end)))

@@ -1,0 +1,1 @@
+"""The corpus pipeline: files of text or HTML become clean documents without duplicates, split, with a record of every step."""
