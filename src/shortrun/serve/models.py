@@ -65,7 +65,7 @@ class Models:
     def load(cls, paths: Sequence[Path]) -> Models:
         """Reads the newest whole checkpoint of each run, and tries it, so that the first visitor does not wait.
 
-        Raises UserError for none, for more than two and for one given twice, for one that is no run, and for one without a whole checkpoint.
+        Raises UserError for none, for more than two, and for one that is given twice, is no run or has no whole checkpoint.
         """
         if not 1 <= len(paths) <= MOST_RUNS:
             raise UserError(f"{len(paths)} runs are given; the playground shows one, or two side by side")
