@@ -113,17 +113,22 @@ def _draw(logits_BV: Tensor, draw: Draw, uniform_B: Tensor) -> Tensor:
         return logits_BV.argmax(dim=-1)
     # from the maximum down and in float64, so that no temperature overflows
     scaled_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)).double() / draw.temperature
-    passed_BV = _kept(scaled_BV.exp(), draw).cumsum(dim=-1)
+    passed_BV = _weights(scaled_BV, draw).cumsum(dim=-1)
     return torch.searchsorted(passed_BV, uniform_B[:, None] * passed_BV[:, -1:], right=True)[:, 0]
 
 
-def _kept(weights_BV: Tensor, draw: Draw) -> Tensor:
-    """The weights of the tokens that may be drawn, 0 for the others. Of equally likely tokens, those of lower ids stay."""
+def _weights(scaled_BV: Tensor, draw: Draw) -> Tensor:
+    """exp of the logits of the tokens that may be drawn, 0 for the others. Of equally likely ones, those of lower ids stay.
+
+    Tokens are put in order by their logits, because exp makes near ones equal.
+    """
+    weights_BV = scaled_BV.exp()
     V = weights_BV.shape[-1]
     k = min(draw.top_k or V, V)
     if k == V and draw.top_p == 1:
         return weights_BV
-    sorted_BV, order_BV = weights_BV.sort(dim=-1, descending=True, stable=True)
+    order_BV = scaled_BV.argsort(dim=-1, descending=True, stable=True)
+    sorted_BV = weights_BV.gather(-1, order_BV)
     sorted_BV[:, k:] = 0
     if draw.top_p < 1:
         before_BV = sorted_BV.cumsum(dim=-1) - sorted_BV
