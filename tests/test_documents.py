@@ -121,3 +121,15 @@ def test_an_opened_file_is_mapped_and_not_loaded(tmp_path: Path) -> None:
     assert path.stat().st_size > 10_000_000
     path.unlink()  # a run keeps its files when the cache is cleared
     assert sum(len(text) for text in opened) == 10_000_000
+
+
+def test_long_texts_come_in_pieces_of_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shortrun.text.documents.BYTES_AT_ONCE", 10)
+    texts = ["äöü", "a", "", "b" * 25, "c", "d" * 9, "e" * 9, *["f"] * 30]
+    documents = Documents.of(texts)
+    pieces = list(documents.pieces())
+    assert [text for piece in pieces for text in piece] == texts
+    assert all(sum(len(text.encode()) for text in piece[1:]) <= 10 for piece in pieces), "with one more text at most"
+    assert list(documents[3:5].pieces()) == [["b" * 25], ["c"]]
+    assert [len(piece) for piece in Documents.of(["f"] * 30).pieces()] == [9, 10, 10, 1]
+    assert list(Documents.of([]).pieces()) == []

@@ -43,7 +43,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "GPT-2": {},
     "GPT-2, squared ReLU, no biases, other head": GPT2_SWITCHES,
     "GPT-2, scaled embeddings that are the head": {"scale_embeddings": True},
+    "GPT-2, factorised embeddings that are the head": {"embedding_width": 4},
+    "GPT-2, factorised embeddings, other head": {"embedding_width": 4, "tied_head": False, "scale_embeddings": True},
     "Llama": LLAMA,
+    "Llama, scaled factorised embeddings that are the head": {**LLAMA, "embedding_width": 4, "scale_embeddings": True},
     "Llama with biases, other head, LayerScale": {**LLAMA, "bias": True, "tied_head": False, "layer_scale": 0.3},
     "Llama, scaled embeddings that are the head": {**LLAMA, "scale_embeddings": True},
 }

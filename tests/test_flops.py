@@ -40,6 +40,8 @@ def counted(model: GPT, row_length: int) -> float:
     [
         {},
         {"tied_head": False},
+        {"embedding_width": 8},
+        {"embedding_width": 8, "tied_head": False},
         {"output_gate": True},
         {"mlp": "swiglu"},
         {"mlp": "relu2", "positions": "rotary", "qk_norm": True},

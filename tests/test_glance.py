@@ -32,6 +32,8 @@ FIGURE: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "relu2": ({"model": {"mlp": "relu2"}}, "ReLU²"),
     "block": ({"model": {"block": "parallel"}}, "one for both"),
     "scale_embeddings": ({"model": {"scale_embeddings": True}}, "divided by √16"),
+    "embedding_width": ({"model": {"embedding_width": 5}}, "5 → 16"),
+    "embedding_width, tied": ({"model": {"embedding_width": 5}}, "5 → 300 logits"),
     "tied_head": ({"model": {"tied_head": False}}, "weights of its own"),
     "init": ({"model": {"init": "residual"}}, "√(2 × 1)"),
     "output_gate": ({"model": {"output_gate": True}}, "sigmoid gate"),
@@ -76,7 +78,7 @@ def test_the_parts_of_the_baseline_and_of_all_switches() -> None:
     }
     width = 48  # 8 / 3 of 16, to the next multiple of 8
     assert parameters_by_part(model_without_weights(tiny_recipe(None, model=EVERY_MODEL), V)) == {
-        "embeddings": V * D,
+        "embeddings": V * 8 + 8 * D,
         "attention": 4 * D * D + 2 * D,
         "mlp": 3 * D * width,
         "norms": 2 * D + 2 * 8,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from argparse import Namespace
+from typing import Any
 
 import pytest
 import torch
@@ -117,3 +118,39 @@ def test_fifty_steps_are_those_of_a_plain_implementation() -> None:
         x, y = batches()
         found = take(RowBatch(x, y, y.numel(), None), 1.0, (0, step)).loss  # type: ignore[arg-type]
         assert found == pytest.approx(plain_step()[0], abs=1e-5), step
+
+
+def factorised(**settings: Any) -> GPT:
+    torch.manual_seed(0)
+    config = {"n_layer": 1, "n_head": 4, "d_model": 64, "embedding_width": 16, "dropout": 0.0, **settings}
+    return GPT(ModelConfig.model_validate(config), vocab_size=500, block_size=10, eos=1).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tied", [True, False])
+def test_factorised_embeddings_are_those_of_their_product(tied: bool) -> None:
+    """A whole table that holds the product, and as the head if it is tied, gives the same logits."""
+    one = factorised(tied_head=tied)
+    other = GPT(
+        ModelConfig(n_layer=1, n_head=4, d_model=64, dropout=0.0, tied_head=tied), vocab_size=500, block_size=10, eos=1
+    ).eval()
+    other.load_state_dict(one.state_dict() | {"token_emb.weight": one.table_VD}, strict=False)
+    x = torch.randint(0, 500, (3, 10))
+    assert torch.allclose(one(x), other(x), atol=1e-5)
+    assert one.head_VD.shape == ((500, 16) if tied else (500, 64))
+
+
+def test_factorised_embeddings_begin_with_the_spread_of_a_whole_table() -> None:
+    """In the stream and, where they are tied, in the logits."""
+    one, whole = factorised(), factorised(embedding_width=None)
+    assert float(one.table_VD.detach().std()) == pytest.approx(0.02, rel=0.1)
+    x = torch.randint(0, 500, (8, 10))
+    assert float(one(x).std()) == pytest.approx(float(whole(x).std()), rel=0.15)
+
+
+def test_factorised_embeddings_save_what_they_leave_out() -> None:
+    V, E, D = 500, 16, 64
+    for tied in (True, False):
+        saved = factorised(embedding_width=None, tied_head=tied).count_parameters()
+        saved -= factorised(tied_head=tied).count_parameters()
+        assert saved == V * D - V * E - E * D

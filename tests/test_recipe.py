@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shortrun.errors import UserError
-from shortrun.recipe import READ_BY, WITHOUT_EFFECT, Recipe
+from shortrun.model.make import model_without_weights
+from shortrun.recipe import GPT2_VOCABULARY, LATER, READ_BY, WITHOUT_EFFECT, Recipe
 from shortrun.recipe_file import differences, load_recipe, parse_recipe, shipped_recipes, to_toml
 
 
@@ -53,6 +54,28 @@ def test_shipped_recipes_begin_with_where_they_come_from(name: str) -> None:
     assert "Where from:" in " ".join(header)
     assert "Measured here:" in " ".join(header)
     load_recipe(name)
+
+
+def test_the_mini_gpt_has_the_reports_dimensions() -> None:
+    """It states 7.8M parameters; its dimensions have 6,837,888, 94 % of them embeddings, or 13,270,784 without a tied head."""
+    recipe = load_recipe("mini-gpt")
+    model = model_without_weights(recipe, GPT2_VOCABULARY)
+    assert model.count_parameters() == 6_837_888
+    assert GPT2_VOCABULARY * 128 / model.count_parameters() == pytest.approx(0.94, abs=0.005)
+    untied = load_recipe("mini-gpt", {"model": {"tied_head": False}})
+    assert model_without_weights(untied, GPT2_VOCABULARY).count_parameters() == 13_270_784
+    assert (recipe.tokenizer.kind, recipe.batches.block_size, recipe.batches.batch_size) == ("gpt2", 64, 32)
+    assert (recipe.optim.lr, recipe.optim.betas, recipe.optim.weight_decay) == (1e-3, (0.9, 0.95), 0.1)
+    assert (recipe.schedule.name, recipe.schedule.warmup, recipe.train.epochs) == ("linear", 500, 10)
+
+
+def test_the_better_mini_gpt_takes_no_more_arithmetic_for_as_many_tokens() -> None:
+    one, better = load_recipe("mini-gpt"), load_recipe("mini-gpt-better")
+    assert (one.data, one.tokenizer, one.train) == (better.data, better.tokenizer, better.train)
+    flops = [
+        model_without_weights(each, GPT2_VOCABULARY).flops_per_token(each.batches.block_size) for each in (one, better)
+    ]
+    assert 0.85 * flops[0] < flops[1] < flops[0]
 
 
 def test_later_values_override_earlier_ones(tmp_path: Path) -> None:
@@ -121,6 +144,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     ("overrides", "expected"),
     [
         ({"model": {"d_model": 100, "n_head": 8}}, "not divisible by model.n_head = 8; the nearest .* is 10"),
+        ({"model": {"d_model": 64, "embedding_width": 64}}, "saves nothing unless it is below model.d_model = 64"),
         ({"data": {"num_titles": 1}}, "both need one at least"),
         ({"data": {"tuning_titles": 90_000}}, "would take all 90000 training titles"),
         ({"data": {"source": "file"}}, "needs data.path"),
@@ -269,6 +293,13 @@ def test_the_fingerprint_ignores_what_nothing_reads(field: str) -> None:
     before, after = changed(values, field)
     assert field in dict(after.unread())
     assert before.fingerprint() == after.fingerprint()
+
+
+def test_runs_from_before_a_field_keep_their_fingerprint() -> None:
+    """That of the defaults, as it was before `model.embedding_width`."""
+    assert Recipe().fingerprint() == "bc687b741f901abc1b9822ae74d58e95a8d8f19d40a963d6fcf035665592792c"
+    for field, value in LATER.items():
+        assert Recipe().value(field) == value
 
 
 def test_only_places_and_how_a_run_is_watched_have_no_effect() -> None:

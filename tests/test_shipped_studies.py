@@ -15,13 +15,13 @@ from shortrun.cli.flags import taken_from
 from shortrun.errors import UserError
 from shortrun.model.make import make_model
 from shortrun.recipe import Recipe
-from shortrun.recipe_file import differences
+from shortrun.recipe_file import differences, load_recipe
 from shortrun.study.scale import Scale
 from shortrun.study.study_file import Study, load_study, shipped_studies
 from shortrun.tokens.kinds import KINDS
 
-CHARACTERS_A_TITLE = 54.9
-"""Of HN-100k, ends counted as 5."""
+CHARACTERS = {"hackernews": 54.9, "corpus": 2433.0}
+"""Of a document, ends counted as 5: of HN-100k, and of the corpus `web`."""
 LEAST_STEPS = 150
 FULL = {"titles": 1.0, "width": 1.0, "rows": 1.0, "vocabulary": 1.0, "epochs": None}
 NAMES = list(shipped_studies())
@@ -40,16 +40,16 @@ def recipes(study: Study) -> list[Recipe]:
 
 
 def steps(recipe: Recipe) -> int:
-    """About as many as it takes on Hacker News titles."""
+    """About as many as it takes on Hacker News titles, or on the corpus `web`."""
     assert isinstance(recipe.data.num_titles, int)
     titles = int(recipe.data.num_titles * (1 - recipe.data.val_frac)) - recipe.data.tuning_titles
     length = KINDS[recipe.tokenizer.kind].characters_a_token(recipe.tokenizer.vocab_size)
-    tokens = recipe.train.epochs * titles * CHARACTERS_A_TITLE / length
+    tokens = recipe.train.epochs * titles * CHARACTERS[recipe.data.source] / length
     return ceil(tokens / (recipe.batches.batch_size * recipe.batches.block_size))
 
 
-def test_one_for_each_report_and_four_more() -> None:
-    others = ["negative-results", "proxy-scale", "recommended-ablations", "vocabulary"]
+def test_one_for_each_report_and_five_more() -> None:
+    others = ["mini-gpt", "negative-results", "proxy-scale", "recommended-ablations", "vocabulary"]
     assert sorted(NAMES) == sorted([*LADDERS, *others])
     for name in LADDERS:
         study = load_study(name)
@@ -130,7 +130,7 @@ def test_nothing_but_training_titles_is_fitted_on(name: str) -> None:
     for recipe in recipes(load_study(name)):
         assert recipe.tokenizer.fit_on == "train"
         assert recipe.tokenizer.kind != "bpe" or recipe.tokenizer.byte_alphabet == "all"
-        assert recipe.data.tuning_titles >= 500
+        assert recipe.data.tuning_titles * CHARACTERS[recipe.data.source] >= 500 * CHARACTERS["hackernews"]
 
 
 def at_other_scales(name: str) -> list[Study]:
@@ -147,13 +147,15 @@ def at_other_scales(name: str) -> list[Study]:
 def test_its_scales_leave_enough_steps_and_models_that_can_be_built(name: str) -> None:
     studies = at_other_scales(name)
     assert len(studies) == (4 if name == "proxy-scale" else 2)
+    base = load_recipe(studies[0].base).model
     for study in studies:
         for recipe in recipes(study):
             assert steps(recipe) >= LEAST_STEPS
             with torch.device("meta"):
                 model = make_model(recipe, recipe.tokenizer.vocab_size, eos=1)
             assert model.count_parameters() < 50e6
-            assert recipe.model.d_model // recipe.model.n_head >= 48, "heads keep their width"
+            wide = min(48, base.d_model // base.n_head)
+            assert recipe.model.d_model // recipe.model.n_head >= wide, "heads keep their width"
 
 
 def test_a_report_at_full_size_is_the_report() -> None:
@@ -165,3 +167,9 @@ def test_a_report_at_full_size_is_the_report() -> None:
     last = recipes(load_study("modern-blocks", {"scale": FULL}))[-1]
     assert (last.tokenizer.vocab_size, last.batches.block_size, last.batches.batch_size) == (32_000, 256, 64)
     assert (last.model.n_layer, last.model.n_head, last.model.d_model, last.train.epochs) == (6, 8, 512, 7)
+
+
+def test_the_four_experiments_of_the_mini_gpt() -> None:
+    made = recipes(load_study("mini-gpt", {"scale": FULL}))
+    assert [(each.train.epochs, each.optim.lr) for each in made] == [(10, 1e-3), (10, 5e-4), (3, 1e-3), (3, 5e-4)]
+    assert {(each.data.num_titles, each.batches.batch_size, each.optim.name) for each in made} == {(19_800, 32, "adamw")}

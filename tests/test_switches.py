@@ -54,6 +54,7 @@ SWITCHES = {
     "model.n_layer": Switch((2,)),
     "model.n_head": Switch((4,)),
     "model.d_model": Switch((24,)),
+    "model.embedding_width": Switch((8,)),
     "model.dropout": Switch((0.3,)),
     "model.word_dropout": Switch((0.2,)),
     "model.positions": Switch(("rotary",)),
@@ -238,7 +239,7 @@ def test_what_changes_no_arithmetic_keeps_the_bits(place: str, value: Any, witho
     assert trained({place: value}, tmp_path / "run") == without({})
 
 
-SIZES = {f"model.{name}" for name in ("n_layer", "n_head", "d_model")}
+SIZES = {f"model.{name}" for name in ("n_layer", "n_head", "d_model", "embedding_width")}
 NOT_IN_FORWARD = {f"model.{name}" for name in ("init", "dropout", "word_dropout")}
 IN_FORWARD = [case for case in CASES if case[0].startswith("model.") and case[0] not in SIZES | NOT_IN_FORWARD]
 

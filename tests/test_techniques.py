@@ -42,6 +42,7 @@ EOS, VOCAB, BLOCK = 1, 40, 12
 EVERY_MODEL = {
     "positions": "rotary", "norm": "rmsnorm", "bias": False, "mlp": "swiglu", "block": "parallel", "scale_embeddings": True,
     "tied_head": False, "init": "residual", "output_gate": True, "layer_scale": 0.1, "qk_norm": True, "word_dropout": 0.1,
+    "embedding_width": 8,
 }  # fmt: skip
 
 
@@ -60,6 +61,8 @@ def a_gpt(**switches: Any) -> GPT:
         ({}, 16_000, 128, 27_172_864),
         ({"n_head": 6, "d_model": 384}, 4_000, 64, 12_208_128),
         ({"n_layer": 4, "n_head": 3, "d_model": 192}, 4_000, 64, 2_560_128),
+        ({"n_layer": 2, "n_head": 4, "d_model": 128}, 50_257, 64, 6_837_888),
+        ({"n_layer": 2, "n_head": 4, "d_model": 128, "tied_head": False}, 50_257, 64, 13_270_784),
     ],
 )
 def test_the_reports_parameter_counts(settings: dict[str, int], vocab: int, block: int, parameters: int) -> None:

@@ -175,6 +175,9 @@ class ModelConfig(Section):
     """Attention heads in each block."""
     d_model: PositiveInt = 512
     """Width of the residual stream."""
+    embedding_width: PositiveInt | None = None
+    """Width of the token embeddings where it is below d_model, to which one linear map then brings them (factorised
+    embeddings); a tied head goes back through that map. Left out, they are d_model wide."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of activations dropped in training, on embeddings, attention weights and block outputs."""
     word_dropout: float = Field(0.0, ge=0, lt=1)
@@ -196,7 +199,7 @@ class ModelConfig(Section):
     tied_head: bool = True
     """Whether the head's weights are the token embeddings."""
     init: Literal["normal", "residual"] = "normal"
-    """N(0, 0.02) everywhere, or with the maps that write to the stream divided by sqrt(2 n_layer), as GPT-2."""
+    """N(0, 0.02) everywhere (the map of factorised embeddings keeps their spread), or with the maps that write to the stream divided by sqrt(2 n_layer), as GPT-2."""
     output_gate: bool = False
     """A gate for each head, sigmoid of a linear map of the block's input, on what attention gives."""
     layer_scale: float | None = Field(None, gt=0)
@@ -212,6 +215,11 @@ class ModelConfig(Section):
             raise ValueError(
                 f"model.d_model = {self.d_model} is not divisible by model.n_head = {self.n_head}; "
                 f"the nearest number of heads that fits is {nearest}"
+            )
+        if self.embedding_width is not None and self.embedding_width >= self.d_model:
+            raise ValueError(
+                f"model.embedding_width = {self.embedding_width} saves nothing unless it is below model.d_model = "
+                f"{self.d_model}; leave it out for embeddings as wide as the model"
             )
         if self.positions == "rotary" and self.d_model // self.n_head % 2:
             raise ValueError(
@@ -354,6 +362,7 @@ class Recipe(Section):
         What the data is has a fingerprint of its own, so a file may move without making another recipe.
         """
         left_out = {*WITHOUT_EFFECT, *(field for field, _ in self.unread())}
+        left_out |= {field for field, value in LATER.items() if self.value(field) == value}
         values = self.model_dump(mode="json")
         for field in left_out:
             section, _, name = field.partition(".")
@@ -399,6 +408,10 @@ READ_BY: dict[str, Reader] = {
     "schedule.cycles": Reader("schedule.name", ("restarts",)),
 }
 """Fields that only some values of another field make use of."""
+
+LATER: dict[str, Any] = {"model.embedding_width": None}
+"""Fields that came after format 3 of run folders, with the value that every run before them had: the fingerprint leaves
+them out with it, so that those runs keep theirs."""
 
 WITHOUT_EFFECT = (
     "data.path", "tokenizer.path", "train.checkpoint_every", "train.device", "train.threads", "train.log_every",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import tyro
@@ -99,8 +101,39 @@ def _show_glance(found: Glance) -> None:
         print(f"checkpoint of step {each.step:,}: {each.bytes / 1e6:,.1f} MB, {state}")
     if not found.checkpoints:
         print("no checkpoint")
+    _show_epochs(found.curves)
     lines = _curve(found.curves)
     print("\n".join(["", *lines]) if lines else "fewer than two evaluations in its log, so there is no curve")
+
+
+def _show_epochs(curves: Curves) -> None:
+    from shortrun.view.epochs import epochs
+
+    rows = epochs(curves)
+    if not rows:
+        return
+    table = Table(title="by epoch: training in nats per token, then the validation documents", title_justify="left", box=SIMPLE)
+    for heading in (
+        "epoch", "step", "training loss", "perplexity", "improvement", "per token", "perplexity", "per character", "improvement",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right", no_wrap=len(heading) < 8)
+    for row in rows:
+        table.add_row(
+            str(row.epoch),
+            f"{row.step:,}",
+            f"{row.train_loss:.4f}",
+            _told(row.train_perplexity, "{:,.1f}"),
+            _told(row.train_improvement_percent, "{:+.2f} %"),
+            _told(row.token_loss, "{:.4f}"),
+            _told(row.perplexity, "{:,.1f}"),
+            _told(row.loss, "{:.4f}"),
+            _told(row.improvement_percent, "{:+.2f} %"),
+        )
+    show(table)
+
+
+def _told(number: float | None, form: str) -> str:
+    return "-" if number is None else form.format(number)
 
 
 def _losses(found: Glance) -> dict[str, str]:
@@ -115,13 +148,17 @@ def _losses(found: Glance) -> dict[str, str]:
         if scores["coverage"]
         else "none: the validation documents are shorter than one span",
         "bits per byte": f"{scores['bits_per_byte']:.4f}",
-        "perplexity (per token)": perplexity(scores),
+        "perplexity (per token)": perplexity(scores) + _per_token(scores),
     }
     if scores["tuning_loss"] is not None:
         rows["tuning loss"] = f"{scores['tuning_loss']:.4f}"
     if "floor" in scores:
         rows["floor of this corpus"] = f"{scores['floor']:.4f}; the loss is {scores['excess']:.4f} above it"
     return rows
+
+
+def _per_token(scores: Mapping[str, Any]) -> str:
+    return f", {math.log(scores['perplexity']):.4f} nats per token" if scores["perplexity"] else ""
 
 
 def _budget(found: Glance) -> dict[str, str]:

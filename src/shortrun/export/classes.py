@@ -46,6 +46,7 @@ HELD: dict[str, str] = {
     "n_layer": "in config.json",
     "n_head": "in config.json",
     "d_model": "in config.json",
+    "embedding_width": "multiplied out into embeddings of d_model",
     "dropout": "in config.json, as far as the class drops anything; nothing is dropped in use",
     "word_dropout": "in training only",
     "rope_base": "in config.json",

@@ -1,7 +1,7 @@
 """A GPT's weights under the names of transformers' classes, and the config.json that goes with them. All is float32.
 
 What transformers does in another way is turned here: GPT-2's linear maps are stored the other way round, Llama's query, key
-and value are three maps. Heads and rotated pairs lie alike: channel i is turned with channel i + K/2. LayerScale is part of
+and value are three maps. Factorised embeddings are multiplied out, which leaves a tied head tied. Heads and rotated pairs lie alike: channel i is turned with channel i + K/2. LayerScale is part of
 the map before it, as in our own forward pass.
 
 Shapes: D d_model, V vocabulary, F width inside the MLP.
@@ -105,9 +105,10 @@ def _llama(model: GPT) -> dict[str, Tensor]:
 
 def _ends(model: GPT, embeddings: str, norm: str) -> dict[str, Tensor]:
     """Embeddings, the last norm, and the head unless it is the embeddings."""
-    found = {f"{embeddings}.weight": model.token_emb.weight * model.embedding_scale, **_norm(norm, model.ln_f)}
+    table_VD = model.table_VD
+    found = {f"{embeddings}.weight": table_VD * model.embedding_scale, **_norm(norm, model.ln_f)}
     if model.head is not None or model.embedding_scale != 1.0:
-        found["lm_head.weight"] = model.head_VD
+        found["lm_head.weight"] = table_VD if model.head is None else model.head.weight
     return found
 
 

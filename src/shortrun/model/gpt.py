@@ -3,7 +3,7 @@
 By default: learned positions, pre-norm blocks of causal self-attention and a GELU MLP of four times the width, LayerNorm
 with bias, a head tied to the token embedding. Parameter names are the baseline's, so its weights load as they are.
 
-Shapes: B rows, T positions, N positions of all rows, D d_model, V vocabulary.
+Shapes: B rows, T positions, N positions of all rows, D d_model, V vocabulary, E width of the token embeddings.
 """
 
 from __future__ import annotations
@@ -86,7 +86,10 @@ class GPT(LanguageModel):
         self.block_size, self.vocab_size, self.d_model = block_size, vocab_size, config.d_model
         self.eos, self.word_dropout = eos, config.word_dropout
         self.embedding_scale = config.d_model**-0.5 if config.scale_embeddings else 1.0
-        self.token_emb = nn.Embedding(vocab_size, config.d_model)
+        width = config.embedding_width or config.d_model
+        self.token_emb = nn.Embedding(vocab_size, width)
+        # factorised (Lan et al. 2020, arXiv 1909.11942), without a bias, so that a tied head is the same map the other way
+        self.emb_up = nn.Linear(width, config.d_model, bias=False) if config.embedding_width else None
         learned = config.positions == "learned"
         self.pos_emb = nn.Parameter(torch.zeros(1, block_size, config.d_model)) if learned else None
         self.drop = Dropout(config.dropout)
@@ -94,6 +97,8 @@ class GPT(LanguageModel):
         self.ln_f = make_norm(config)
         self.head = None if config.tied_head else nn.Linear(config.d_model, vocab_size, bias=False)
         self.apply(self._init_weights)
+        if self.emb_up is not None:  # what goes into the stream then has the spread that a whole table gives it
+            nn.init.normal_(self.emb_up.weight, std=width**-0.5)
         if config.init == "residual":
             self._shrink_what_writes_to_the_stream()
 
@@ -115,8 +120,13 @@ class GPT(LanguageModel):
 
     @property
     def head_VD(self) -> Tensor:
-        """The head's weights: the logits are the last hidden states times these."""
+        """The head's weights: the logits are the last hidden states times these. [V, E] where factorised embeddings are tied."""
         return (self.head or self.token_emb).weight
+
+    @property
+    def table_VD(self) -> Tensor:
+        """Each token's vector as it enters the stream, but for its scale: factorised embeddings are multiplied out."""
+        return self.token_emb.weight if self.emb_up is None else self.token_emb.weight @ self.emb_up.weight.t()
 
     def forward(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
         hidden_ND = self._through(x_BT.flatten(), Layout.full(*x_BT.shape), cache)
@@ -126,13 +136,19 @@ class GPT(LanguageModel):
         return Caches([LayerCache() for _ in self.blocks])
 
     def hidden(self, rows: Rows) -> Tensor:
-        """The normalised last hidden state hidden_ND of each position, from which the head makes logits."""
+        """The normalised last hidden state hidden_ND of each position, from which the head makes logits.
+
+        hidden_NE where factorised embeddings are tied: the head goes through their factor.
+        """
         return self._through(rows.x_N, Layout.of(rows.lengths_B, rows.x_N.device))
 
     def _through(self, x_N: Tensor, layout: Layout, cache: Cache | None = None) -> Tensor:
         """With a `cache`, the rows go on from what it holds: first a prompt, then a token at a time, of one document each."""
         layers = cache.parts if isinstance(cache, Caches) else [None] * len(self.blocks)
-        x_ND = self.token_emb(x_N) * self.embedding_scale
+        x_ND = self.token_emb(x_N)
+        if self.emb_up is not None:
+            x_ND = self.emb_up(x_ND)
+        x_ND = x_ND * self.embedding_scale
         if self.training and self.word_dropout:
             dropped_N = (torch.rand(x_N.shape, device=x_N.device) < self.word_dropout) & (x_N != self.eos)
             x_ND = x_ND.masked_fill(dropped_N[:, None], 0.0)
@@ -144,6 +160,8 @@ class GPT(LanguageModel):
         norms = [*(block.ln1 for block in blocks[1:]), self.ln_f]
         for block, follows, layer in zip(blocks, norms, layers, strict=True):
             stream = block(stream, follows, layout, layer)
+        if self.emb_up is not None and self.head is None:
+            return F.linear(stream.seen_ND, self.emb_up.weight.t())
         return stream.seen_ND
 
     def flops_per_token(self, row_length: float) -> float:
@@ -155,6 +173,8 @@ class GPT(LanguageModel):
         linear = sum(module.weight.numel() for module in self.modules() if isinstance(module, nn.Linear))
         if self.head is None:
             linear += self.token_emb.weight.numel()
+            if self.emb_up is not None:  # on the way out once more
+                linear += self.emb_up.weight.numel()
         return 6 * linear + 12 * len(self.blocks) * row_length * self.d_model
 
 

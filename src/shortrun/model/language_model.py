@@ -77,5 +77,5 @@ class LinearHead(Protocol):
     def head_VD(self) -> Tensor: ...
 
     def hidden(self, rows: Rows) -> Tensor:
-        """The last hidden state hidden_ND of each position of some rows."""
+        """The last hidden state hidden_ND of each position of some rows, as wide as the head's rows."""
         ...

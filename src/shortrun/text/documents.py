@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-AT_ONCE = 65_536
-"""Documents that are Python strings at any one time."""
+AT_ONCE, BYTES_AT_ONCE = 65_536, 2**24
+"""Documents that are Python strings at any one time: so many, or fewer that have as many bytes together."""
 
 
 class Documents(Sequence[str]):
@@ -74,9 +74,13 @@ class Documents(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
     def pieces(self, size: int = AT_ONCE) -> Iterator[list[str]]:
-        """The texts in order, as lists of at most `size`."""
+        """The texts in order, as lists of at most `size`, and of about BYTES_AT_ONCE bytes at most unless it is one text."""
         for start in range(0, len(self), size):
-            yield [text.decode() for text in self.column.slice(start, size).to_pylist()]
+            some = self.column.slice(start, size)
+            part_D = np.cumsum(pc.binary_length(some).to_numpy()) // BYTES_AT_ONCE
+            cuts = [0, *(np.flatnonzero(np.diff(part_D)) + 1).tolist(), len(some)]
+            for begin, stop in itertools.pairwise(cuts):
+                yield [text.decode() for text in some.slice(begin, stop - begin).to_pylist()]
 
     def rows(self, order: NDArray[np.int64] | None = None) -> Iterator[str | None]:
         """Rows before cleaning, in `order` (as they are, where it is None)."""

@@ -42,7 +42,9 @@ def activation_bytes(recipe: Recipe, dtype: torch.dtype) -> int:
     dropped = 2 if model.dropout else 0
     channels = (8 + KINDS[model.mlp].kept + dropped) * size + 12  # the stream and the norms are float32
     scores = model.n_head * T * size * (3 if model.dropout else 1)
-    return int(SLACK * copies_at_once(recipe.train) * model.n_layer * T * (channels * model.d_model + scores))
+    layers = model.n_layer * (channels * model.d_model + scores)
+    narrow = 4 * (model.embedding_width or 0) * (2 if model.tied_head else 1)  # before the map, and behind it in a tied head
+    return int(SLACK * copies_at_once(recipe.train) * T * (layers + narrow))
 
 
 def loss_bytes(recipe: Recipe, vocab_size: int) -> int:

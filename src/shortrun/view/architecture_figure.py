@@ -46,8 +46,13 @@ def architecture_svg(recipe: Recipe, model: LanguageModel, title: str) -> str:
     drawing.y = drawing.part(_norm(recipe), on=it.norm == "rmsnorm")
     drawing.down()
     head_y = drawing.y
-    linear = Chip(f"{it.d_model:,} → {model.vocab_size:,} logits", on=not it.tied_head)
-    drawing.y = drawing.part("head" + ("" if it.tied_head else ", weights of its own"), [linear])
+    linear = [Chip(f"{it.d_model:,} → {model.vocab_size:,} logits", on=not it.tied_head)]
+    if it.tied_head and it.embedding_width:
+        linear = [
+            Chip(f"{it.d_model:,} → {it.embedding_width:,}", on=True),
+            Chip(f"{it.embedding_width:,} → {model.vocab_size:,} logits"),
+        ]
+    drawing.y = drawing.part("head" + ("" if it.tied_head else ", weights of its own"), linear)
     if it.tied_head:
         drawing.path(
             f"M {MIDDLE + PART / 2} {embedding_y:g} H {TIE} V {head_y + 30:g} H {MIDDLE + PART / 2 + 2}",
@@ -82,7 +87,9 @@ def _entry(drawing: Drawing, recipe: Recipe, model: GPT, counts: dict[str, str])
     drawing.y += 26
     drawing.down()
     middle = drawing.y + 30
-    chips = [Chip(f"V × d = {model.vocab_size:,} × {it.d_model:,}")]
+    chips = [Chip(f"V × d = {model.vocab_size:,} × {it.embedding_width or it.d_model:,}")]
+    if it.embedding_width:
+        chips.append(Chip(f"{it.embedding_width:,} → {it.d_model:,}", on=True))
     if it.scale_embeddings:
         chips.append(Chip(f"divided by √{it.d_model}", on=True))
     if it.word_dropout:

@@ -41,6 +41,8 @@ class Evaluated:
     """Nats per character, the project's own (`document_loss` in the log)."""
     official_loss: float
     coverage: float
+    perplexity: float | None
+    """Per token; None too where it is too large for a number."""
     tuning_loss: float | None
 
 
@@ -161,5 +163,6 @@ def _evaluated(event: dict[str, Any], epochs: int | None, tokens: int) -> Evalua
         loss=event["document_loss"],
         official_loss=event["official_loss"],
         coverage=event["coverage"],
+        perplexity=event.get("perplexity"),
         tuning_loss=event["tuning_loss"],
     )

@@ -16,6 +16,7 @@ from shortrun.runs.checkpoints import StoredCheckpoint, stored_checkpoints
 from shortrun.runs.folder import RunFolder
 from shortrun.score.intervals import bootstrap_interval
 from shortrun.view.curves import Curves, read_curves
+from shortrun.view.epochs import epochs
 from shortrun.view.parts import parameters_by_part
 
 DEFAULTS = "the defaults"
@@ -84,6 +85,7 @@ class Glance:
             "machine": self.manifest["machine"],
             "checkpoints": [{**asdict(each), "whole": each.damage is None} for each in self.checkpoints],
             "curve": [asdict(each) for each in self.curves.evaluations],
+            "by_epoch": [asdict(each) for each in epochs(self.curves)],
             "notes": list(self.notes),
         }
 

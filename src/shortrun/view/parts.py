@@ -50,6 +50,8 @@ def _part(module: nn.Module, inside: str) -> str:
             return "embeddings"
         case GPT():
             return "embeddings"  # its own parameters are the learned positions
+        case nn.Linear() if inside == "embeddings":
+            return "embeddings"  # of a GPT's own maps only the head is none that brings them up to its width
         case nn.ModuleList() if inside == "embeddings":
             return "other"  # the blocks of a GPT
     return "other" if inside == "embeddings" else inside
