@@ -38,7 +38,10 @@ SIGNATURES = {
     "Run": "(path: 'Path', trained: 'Trained') -> None",
     "Run.score": "(self, texts: 'Iterable[str] | None' = None, *, split: 'str' = 'validation') -> 'Evaluation'",
     "Run.predict": "(self, text: 'str', *, top: 'int' = 10) -> 'Reading'",
-    "Run.sample": "(self, n: 'int' = 5, *, prefix: 'str' = '', temperature: 'float' = 1.0, seed: 'int' = 0) -> 'list[str]'",
+    "Run.sample": (
+        "(self, n: 'int' = 5, *, prefix: 'str' = '', temperature: 'float' = 1.0, top_k: 'int | None' = None, "
+        "top_p: 'float' = 1.0, seed: 'int' = 0) -> 'list[str]'"
+    ),
     "Result": "(run: 'Path', fingerprint: 'str', complete: 'bool', seed: 'int', budget: 'Budget', evaluation: 'Evaluation', "
     "tuning: 'Evaluation | None', floor_nats: 'float | None', data: 'dict[str, Any]') -> None",
     "Evaluation": "(loss: 'Loss', official: 'OfficialLoss', nats_D: 'NDArray[np.float64]', "

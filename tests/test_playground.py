@@ -164,7 +164,7 @@ def test_titles_are_sampled_and_browsed(browser: Any, served: Served, whole: Cal
         page.get_by_label("Titles", exact=True).fill("4")
         page.get_by_label("Seed").fill("3")
         page.get_by_role("button", name="Sample").click()
-        page.get_by_text("4 of 4").wait_for()
+        page.get_by_text("4 of 4", exact=True).wait_for()
         expected = load_trained(whole("stream")).sample(prefix="Show", count=4, temperature=1.0, seed=3)
         assert page.locator("#samples button").all_text_contents() == expected
         assert page.locator("#sample-command code").text_content().endswith("--prefix='Show' --n 4 --seed 3")

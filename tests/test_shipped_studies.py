@@ -172,4 +172,6 @@ def test_a_report_at_full_size_is_the_report() -> None:
 def test_the_four_experiments_of_the_mini_gpt() -> None:
     made = recipes(load_study("mini-gpt", {"scale": FULL}))
     assert [(each.train.epochs, each.optim.lr) for each in made] == [(10, 1e-3), (10, 5e-4), (3, 1e-3), (3, 5e-4)]
-    assert {(each.data.num_titles, each.batches.batch_size, each.optim.name) for each in made} == {(19_800, 32, "adamw")}
+    assert {(each.data.num_titles, each.batches.batch_size, each.optim.name) for each in made} == {
+        (19_800, 32, "adamw")
+    }

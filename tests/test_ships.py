@@ -31,23 +31,36 @@ from tests.conftest import ROOT
 IMPORTS = {
     "charts": "from shortrun.view.charts import altair_library as needs; needs()",
     "cluster": "from shortrun.study.cluster import ClusterCrew; import distributed",
+    "corpus": "import shortrun.pipeline.prepare, ftfy, rensa, resiliparse.extract.html2text",
+    "datatrove": "import shortrun.pipeline.on_datatrove, datatrove.executor.local",
+    "extraction": "import trafilatura, lxml_html_clean",
+    "hf": "import shortrun.export.verify, transformers",
     "hub": "import datasets",
+    "language": "import py3langid",
+    "onnx": "import onnx, onnxruntime, onnxscript",
     "optimizers": "import pytorch_optimizer; pytorch_optimizer.Lion, pytorch_optimizer.SOAP",
+    "playground": "import shortrun.serve.app, uvicorn",
     "postgres": "import psycopg",
     "report": "import shortrun.report.content, shortrun.report.html, shortrun.report.pdf, jinja2, typst",
     "study": "import shortrun.study.statistics, shortrun.view.charts as charts; charts.altair_library()",
     "sweep": "import shortrun.study.sweep, shortrun.view.sweep, optuna.visualization, plotly",
+    "tensorboard": "from torch.utils.tensorboard import SummaryWriter",
 }
 """What each extra is for."""
 NO_EXTRAS = {"all", "docs", "test", "dev"}
+SERVICES = {"mlflow", "trackio", "wandb"}
+"""Large, so that no environment of the tests has them; tests/test_tracking.py uses them where they are."""
 MISSING = {
     "charts": ["show", "first", "--chart", "curves.svg"],
     "cluster": ["study", "run", "vocabulary", "--cluster", "tcp://127.0.0.1:1"],
     "hub": ["data", "info", "baseline"],
+    "onnx": ["export", "first", "handed", "--format", "onnx"],
     "optimizers": ["train", "quickstart", "--optim.name", "lion"],
+    "playground": ["serve", "first"],
     "report": ["report", "first"],
     "study": ["study", "show", "tiny.toml"],
     "sweep": ["sweep", "show", "lr-dropout-block"],
+    "tensorboard": ["train", "quickstart", "--track", "tensorboard"],
 }
 """A command that can't do without the extra."""
 STUDY = """
@@ -214,7 +227,7 @@ def test_its_metadata_names_the_pythons_and_the_extras(shipped: Shipped) -> None
     pythons = [line.rpartition(" ")[2] for line in about.get_all("Classifier", []) if "Python :: 3." in line]
     assert pythons[0] == "3.11"
     assert pythons == [f"3.{11 + number}" for number in range(len(pythons))]
-    assert set(about.get_all("Provides-Extra", [])) - NO_EXTRAS == set(IMPORTS)
+    assert set(about.get_all("Provides-Extra", [])) - NO_EXTRAS - SERVICES == set(IMPORTS)
 
 
 @pytest.mark.slow

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shortrun.errors import UserError
 from shortrun.recipe import Recipe
 from shortrun.runs.folder import RunFolder
 from shortrun.study.table import StudyResult
-from shortrun.view.sweep import SweepReport
+
+if TYPE_CHECKING:  # it needs Optuna, which whoever reports on runs alone need not have
+    from shortrun.view.sweep import SweepReport
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,13 +221,12 @@ class RunFolder:
 
 def runs_in(root: Path) -> Iterator[RunFolder]:
     """Every readable run in a folder or below it, by path; one that is still being made is none."""
-    for recipe_file in sorted(root.rglob("recipe.toml")):
-        if recipe_file.parent.suffix == ".tmp":
-            continue
-        try:
-            yield RunFolder.open(recipe_file.parent)
-        except UserError:
-            continue
+    for place, folders, files in os.walk(root):  # one that is renamed meanwhile is passed over
+        folders[:] = sorted(name for name in folders if not name.endswith(".tmp"))
+        if "recipe.toml" in files:
+            folders.clear()
+            with suppress(UserError):
+                yield RunFolder.open(Path(place))
 
 
 def runs_by_fingerprint(root: Path) -> dict[str, RunFolder]:
