@@ -284,7 +284,9 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(whole: Callable[[str], P
 
 def curve(epochs: int, max_steps: int, losses: dict[int, float], run: Path) -> Curves:
     """A run's curves with these evaluations, by their step."""
-    at = [Evaluated(step, step / max_steps * epochs, 1, 1.0, loss, loss, 1.0, 9.0, None) for step, loss in losses.items()]
+    at = [
+        Evaluated(step, step / max_steps * epochs, 1, 1.0, loss, loss, 1.0, 9.0, None) for step, loss in losses.items()
+    ]
     return replace(read_curves(run), epochs=epochs, max_steps=max_steps, evaluations=tuple(at))
 
 

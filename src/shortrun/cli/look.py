@@ -112,7 +112,9 @@ def _show_epochs(curves: Curves) -> None:
     rows = epochs(curves)
     if not rows:
         return
-    table = Table(title="by epoch: training in nats per token, then the validation documents", title_justify="left", box=SIMPLE)
+    table = Table(
+        title="by epoch: training in nats per token, then the validation documents", title_justify="left", box=SIMPLE
+    )
     for heading in (
         "epoch", "step", "training loss", "perplexity", "improvement", "per token", "perplexity", "per character", "improvement",
     ):  # fmt: skip

@@ -102,7 +102,9 @@ def _facts(trained: Trained, name: str) -> dict[str, Any]:
         if trained.recipe.model.layer_scale is not None:
             notes.append("LayerScale is folded into the maps before it: whoever trains on trains without it.")
         if model.emb_up is not None:
-            notes.append("The embeddings were two factors: here they are one matrix, which further training won't keep a product.")
+            notes.append(
+                "The embeddings were two factors: here they are one matrix, which further training won't keep a product."
+            )
         if model.embedding_scale != 1.0 and model.head is None:
             notes.append("Embeddings and head were one matrix, scaled on the way in: here they are two.")
     return {

@@ -43,7 +43,9 @@ def activation_bytes(recipe: Recipe, dtype: torch.dtype) -> int:
     channels = (8 + KINDS[model.mlp].kept + dropped) * size + 12  # the stream and the norms are float32
     scores = model.n_head * T * size * (3 if model.dropout else 1)
     layers = model.n_layer * (channels * model.d_model + scores)
-    narrow = 4 * (model.embedding_width or 0) * (2 if model.tied_head else 1)  # before the map, and behind it in a tied head
+    narrow = (
+        4 * (model.embedding_width or 0) * (2 if model.tied_head else 1)
+    )  # before the map, and behind it in a tied head
     return int(SLACK * copies_at_once(recipe.train) * T * (layers + narrow))
 
 
