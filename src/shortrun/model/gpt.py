@@ -147,7 +147,7 @@ class GPT(LanguageModel):
         layers = cache.parts if isinstance(cache, Caches) else [None] * len(self.blocks)
         x_ND = self.token_emb(x_N)
         if self.emb_up is not None:
-            x_ND = self.emb_up(x_ND)
+            x_ND = self.emb_up(x_ND).to(x_ND.dtype)  # the stream is float32, whatever products are computed in
         x_ND = x_ND * self.embedding_scale
         if self.training and self.word_dropout:
             dropped_N = (torch.rand(x_N.shape, device=x_N.device) < self.word_dropout) & (x_N != self.eos)
