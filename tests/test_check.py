@@ -421,8 +421,9 @@ def test_the_four_conditions(
     cheat: type[GPT], whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model's class that breaks one of them, under the weights of an honest run."""
+    run = whole("documents")  # made before anything is patched
     monkeypatch.setattr("shortrun.model.make.GPT", cheat)
-    assert CHEATS[cheat] <= broken(judged(whole("documents"), tmp_path))
+    assert CHEATS[cheat] <= broken(judged(run, tmp_path))
 
 
 @pytest.mark.parametrize("where", ["everywhere", "in scoring"])
@@ -443,12 +444,13 @@ def test_attention_that_sees_later_tokens(
             patch.setattr(CausalSelfAttention, "forward", open_to_all)
             return honest(self, rows)
 
+    run = whole("documents")  # made before anything is patched
     honest = GPT.hidden
     if where == "everywhere":
         monkeypatch.setattr(CausalSelfAttention, "forward", open_to_all)
     else:
         monkeypatch.setattr(GPT, "hidden", hidden)
-    verdicts = judged(whole("documents"), tmp_path)
+    verdicts = judged(run, tmp_path)
     assert verdicts["strictly causal"].verdict == "broken"
     assert ("official loss" in broken(verdicts)) == (where == "everywhere"), "it is recomputed by the forward pass"
 

@@ -162,6 +162,8 @@ def parse_recipe(content: str | Mapping[str, Any], origin: str) -> tuple[Recipe,
     An older run may have fields that no longer exist; they are left out and named, "section.name".
     """
     values = _toml(content, origin) if isinstance(content, str) else content
+    if not isinstance(values, Mapping):
+        raise UserError(f"{origin} is damaged: its recipe is no object")
     known = {section: type(fields).model_fields for section, fields in Recipe()}
     unknown = [section for section, fields in values.items() if section not in known or not isinstance(fields, dict)]
     kept: dict[str, Any] = {}
