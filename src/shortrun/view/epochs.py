@@ -59,11 +59,11 @@ def epochs(curves: Curves) -> list[Epoch]:
                 step=end,
                 train_loss=train_loss,
                 train_perplexity=perplexity(train_loss),
-                train_improvement_percent=_improvement(last and last.train_loss, train_loss),
+                train_improvement_percent=_improvement(last.train_loss if last else None, train_loss),
                 token_loss=log(at.perplexity) if at and at.perplexity else None,
                 perplexity=at.perplexity if at else None,
                 loss=at.loss if at else None,
-                improvement_percent=_improvement(last and last.loss, at.loss if at else None),
+                improvement_percent=_improvement(last.loss if last else None, at.loss if at else None),
             )
         )
         begin = end
