@@ -16,7 +16,7 @@ from typing import NoReturn
 from shortrun.errors import UserError
 
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
-AT_ONCE, CHARACTERS_AT_ONCE = 50_000, 2**22
+AT_ONCE, CHARACTERS_AT_ONCE = 50_000, 2**20
 """Documents whose ids are Python lists at any one time: so many, or fewer of more characters than that together."""
 
 
