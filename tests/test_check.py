@@ -463,6 +463,7 @@ def test_scoring_that_charges_too_little(
     whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each target costs a nat less: the probabilities sum to 2.718."""
+    run = whole("shuffled")  # made before anything is patched
     honest = cross_entropy.softmax
 
     def cheap(logits_CV: Tensor, targets_C: Tensor) -> cross_entropy.Softmax:
@@ -470,7 +471,7 @@ def test_scoring_that_charges_too_little(
         return found._replace(nats_C1=found.nats_C1 - 1)
 
     monkeypatch.setattr(cross_entropy, "softmax", cheap)
-    found = judged(whole("shuffled"), tmp_path)["full distribution"]
+    found = judged(run, tmp_path)["full distribution"]
     assert found.verdict == "broken"
     assert "2.7182" in found.evidence
 
