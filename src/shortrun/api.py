@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shortrun.errors import UserError
+from shortrun.errors import UserError, positive
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import Layers, load_recipe, recipe_path
 from shortrun.runs.folder import RunFolder, free_path
@@ -67,7 +67,7 @@ def train(
     the loss is no longer a number.
     """
     resolved = _recipe(recipe, overrides)
-    _require_positive(max_steps, "max_steps")
+    positive(max_steps, "max_steps")
     path = Path(out) if out is not None else new_path(recipe, resolved.train.seed)
     return fit.train(resolved, path, max_steps=max_steps, on_event=on_event or ignore, stop=stop or never)
 
@@ -92,7 +92,7 @@ def resume(
     data_path: where the run's files lie now, if they have moved. The others are as in `train`. Raises UserError, with the
     differences, where recipe, data or tokenizer are no longer those the run began with.
     """
-    _require_positive(max_steps, "max_steps")
+    positive(max_steps, "max_steps")
     return fit.resume(
         Path(run), data_path=data_path, max_steps=max_steps, on_event=on_event or ignore, stop=stop or never
     )
@@ -155,7 +155,7 @@ class Run:
         top: how many likeliest tokens there are at each place. Surprisals are in nats, and the text's end is the last token.
         Raises UserError for a text that the tokenizer does not give back exactly.
         """
-        _require_positive(top, "top")
+        positive(top, "top")
         return read(self.trained, _text(text, "text"), top)
 
     def sample(
@@ -182,14 +182,14 @@ class Run:
         top_p: only the k likeliest tokens, only the likeliest that have p of the probability together. seed: the same one
         writes the same documents. Raises UserError for a prefix that the tokenizer does not give back.
         """
-        _require_positive(n, "n")
+        positive(n, "n")
         if not 0 <= seed < 2**63:
             raise UserError(f"seed {seed} must be at least 0 and below 2^63")
         if not 0 <= temperature < math.inf:
             raise UserError(f"temperature {temperature} must be a number from 0")
         if not 0 < top_p <= 1:
             raise UserError(f"top_p {top_p} must be above 0 and at most 1")
-        _require_positive(top_k, "top_k")
+        positive(top_k, "top_k")
         return self.trained.sample(
             prefix=_text(prefix, "prefix"), count=n, temperature=temperature, seed=seed, top_k=top_k, top_p=top_p
         )
@@ -254,7 +254,7 @@ def study(
     from shortrun.study.result import results  # needs the extra `study`, which the rest does not
 
     found = load_study(str(study), _nested(overrides), origin=ORIGIN)
-    _require_positive(workers, "workers")
+    positive(workers, "workers")
     with alone(Path(out) / found.name):
         do_missing(Ledger(found, Path(out)), Crew(workers or default_workers()), on_change or _nothing, stop or never)
     return results(Ledger(found, Path(out)))
@@ -313,11 +313,6 @@ def _text(text: str, what: str) -> str:
     except UnicodeEncodeError:
         raise UserError(f"{what} has half of a surrogate pair, which is no text") from None
     return text
-
-
-def _require_positive(number: int | None, name: str) -> None:
-    if number is not None and number < 1:
-        raise UserError(f"{name} {number} must be at least 1")
 
 
 def _nothing(_: Entry, __: Change) -> None:

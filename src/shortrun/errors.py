@@ -34,3 +34,10 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun: "1 step", "2,400 steps"."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def positive(number: int | None, name: str) -> int | None:
+    """The number, which may be left out; raises UserError unless it is at least 1."""
+    if number is not None and number < 1:
+        raise UserError(f"{name} {number} must be at least 1")
+    return number

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import tyro
@@ -19,7 +18,8 @@ from rich.console import Console
 
 from shortrun import __version__, cache
 from shortrun.cards import techniques
-from shortrun.cli.options import Cache, Common, Eval, RecipesShow, Resume, Sample, positive, recipe_command, utf8
+from shortrun.cli.dispatch import Command, chosen, elsewhere
+from shortrun.cli.options import Cache, Common, Eval, RecipesShow, Resume, Sample, recipe_command, utf8
 from shortrun.cli.output import (
     is_first_process,
     show_cache,
@@ -31,7 +31,7 @@ from shortrun.cli.output import (
     visible,
 )
 from shortrun.cli.signals import stopping
-from shortrun.errors import ShortrunError, UserError, did_you_mean
+from shortrun.errors import ShortrunError, UserError, positive
 from shortrun.recipe_file import headline, load_recipe, shipped_recipes, to_toml
 
 USAGE = f"""shortrun {__version__}: train the best small language model a small corpus allows, and prove it.
@@ -65,26 +65,26 @@ usage: shortrun COMMAND ...
 
 def run(argv: list[str]) -> int:
     """Runs one command line; returns the exit code."""
-    commands: dict[str, Callable[[list[str]], None]] = {
+    commands: dict[str, Command] = {
         "train": _train,
         "resume": _resume,
         "eval": _eval,
         "sample": _sample,
-        "predict": _predict,
-        "tokenizer": _tokenizer,
-        "show": _show,
-        "compare": _compare,
-        "check": _check,
-        "export": _export,
-        "verify": _verify,
-        "study": _study,
-        "sweep": _sweep,
-        "serve": _serve,
-        "report": _report,
+        "predict": elsewhere("predict", "predict"),
+        "tokenizer": elsewhere("tokenizer", "tokenizer"),
+        "show": elsewhere("look", "show_command"),
+        "compare": elsewhere("look", "compare_command"),
+        "check": elsewhere("check", "check"),
+        "export": elsewhere("export", "export_command"),
+        "verify": elsewhere("export", "verify_command"),
+        "study": elsewhere("study", "study"),
+        "sweep": elsewhere("sweep", "sweep"),
+        "serve": elsewhere("serve", "serve"),
+        "report": elsewhere("report", "report"),
         "recipes": _recipes,
         "plan": _plan,
         "techniques": _techniques,
-        "data": _data,
+        "data": elsewhere("data", "data"),
         "cache": _cache,
     }
     if not argv or argv[0] in ("-h", "--help"):
@@ -94,9 +94,7 @@ def run(argv: list[str]) -> int:
         print(__version__)
         return 0
     try:
-        if argv[0] not in commands:
-            raise UserError(f"There is no command '{argv[0]}': {did_you_mean(argv[0], commands)}")
-        commands[argv[0]](argv[1:])
+        chosen(commands, argv[0])(argv[1:])
     except ShortrunError as error:
         # what every process meets, one of them says: what was asked for, before they joined, and what is shared
         if is_first_process() or (error.process is not None and not error.shared):
@@ -213,72 +211,6 @@ def _sample(argv: list[str]) -> None:
     print(json.dumps({"documents": documents}) if options.json else "\n".join(map(visible, documents)))
 
 
-def _predict(argv: list[str]) -> None:
-    from shortrun.cli.predict import predict
-
-    predict(argv)
-
-
-def _tokenizer(argv: list[str]) -> None:
-    from shortrun.cli.tokenizer import tokenizer
-
-    tokenizer(argv)
-
-
-def _show(argv: list[str]) -> None:
-    from shortrun.cli.look import show_command
-
-    show_command(argv)
-
-
-def _compare(argv: list[str]) -> None:
-    from shortrun.cli.look import compare_command
-
-    compare_command(argv)
-
-
-def _check(argv: list[str]) -> None:
-    from shortrun.cli.check import check
-
-    check(argv)
-
-
-def _export(argv: list[str]) -> None:
-    from shortrun.cli.export import export_command
-
-    export_command(argv)
-
-
-def _verify(argv: list[str]) -> None:
-    from shortrun.cli.export import verify_command
-
-    verify_command(argv)
-
-
-def _study(argv: list[str]) -> None:
-    from shortrun.cli.study import study
-
-    study(argv)
-
-
-def _sweep(argv: list[str]) -> None:
-    from shortrun.cli.sweep import sweep
-
-    sweep(argv)
-
-
-def _serve(argv: list[str]) -> None:
-    from shortrun.cli.serve import serve
-
-    serve(argv)
-
-
-def _report(argv: list[str]) -> None:
-    from shortrun.cli.report import report
-
-    report(argv)
-
-
 def _recipes(argv: list[str]) -> None:
     if argv and argv[0] == "show":
         shown = tyro.cli(RecipesShow, prog="shortrun recipes show", args=argv[1:])
@@ -301,12 +233,6 @@ def _techniques(argv: list[str]) -> None:
         print(json.dumps({"techniques": [dataclasses.asdict(one) for one in found]}))
         return
     show_techniques(found)
-
-
-def _data(argv: list[str]) -> None:
-    from shortrun.cli.data import data
-
-    data(argv)
 
 
 def _cache(argv: list[str]) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import tyro
 
-from shortrun.cli.options import DataPrepare, DataShow, positive, recipe_command
+from shortrun.cli.dispatch import Command, chosen
+from shortrun.cli.options import DataPrepare, DataShow, recipe_command
 from shortrun.cli.output import show_data
 from shortrun.cli.signals import StoppedAtOnce, catching
-from shortrun.errors import UserError, did_you_mean
+from shortrun.errors import UserError, positive
 
 USAGE = """usage: shortrun data info RECIPE [--data.path FILE ...]          what a recipe's data is
        shortrun data prepare FILE [--root DIR] [--out DIR]       make a corpus from files of text or HTML
@@ -21,13 +22,11 @@ FILE is a corpus file's shipped name or a TOML file (docs/corpora.md)."""
 
 
 def data(argv: list[str]) -> None:
-    actions = {"info": _info, "prepare": _prepare, "show": _show}
+    actions: dict[str, Command] = {"info": _info, "prepare": _prepare, "show": _show}
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return
-    if argv[0] not in actions:
-        raise UserError(f"There is no command 'data {argv[0]}': {did_you_mean(argv[0], actions)}")
-    actions[argv[0]](argv[1:])
+    chosen(actions, argv[0], "data")(argv[1:])
 
 
 def _info(argv: list[str]) -> None:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shortrun.cli.options import Compare, Show, utf8
-from shortrun.cli.output import duration, perplexity, shortened, show, show_pairs, visible
+from shortrun.cli.output import duration, loss_rows, shortened, show, show_pairs, visible
 from shortrun.errors import UserError, counted
 from shortrun.recipe_file import toml_value
 
@@ -144,14 +144,7 @@ def _losses(found: Glance) -> dict[str, str]:
         told = "none yet" if last is None else f"{last.loss:.4f} at step {last.step:,}, the last that was evaluated"
         return {"loss (nats per character)": told}
     interval = f", 95 % interval {found.interval[0]:.4f} to {found.interval[1]:.4f}" if found.interval else ""
-    rows = {
-        "loss (nats per character)": f"{scores['loss']:.4f}{interval} over {counted(scores['documents'], 'document')}",
-        "official loss, coverage": f"{scores['official_loss']:.4f}, {scores['coverage']:.1%} of the targets scored"
-        if scores["coverage"]
-        else "none: the validation documents are shorter than one span",
-        "bits per byte": f"{scores['bits_per_byte']:.4f}",
-        "perplexity (per token)": perplexity(scores) + _per_token(scores),
-    }
+    rows = loss_rows(scores, f"{interval} over {counted(scores['documents'], 'document')}", _per_token(scores))
     if scores["tuning_loss"] is not None:
         rows["tuning loss"] = f"{scores['tuning_loss']:.4f}"
     if "floor" in scores:

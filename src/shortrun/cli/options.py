@@ -439,9 +439,3 @@ def utf8(text: str, what: str) -> str:
     except UnicodeEncodeError:
         raise UserError(f"{what} is not valid UTF-8 text") from None
     return text
-
-
-def positive(number: int | None, flag: str) -> int | None:
-    if number is not None and number < 1:
-        raise UserError(f"{flag} {number} must be at least 1")
-    return number

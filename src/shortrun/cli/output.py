@@ -36,14 +36,7 @@ def show_run(result: Result, as_json: bool) -> None:
         return
     from shortrun.runs.trained import load_trained
 
-    rows = {
-        "loss (nats per character)": f"{scores['loss']:.4f}",
-        "official loss, coverage": f"{scores['official_loss']:.4f}, {scores['coverage']:.1%} of the targets scored"
-        if scores["coverage"]
-        else "none: the validation documents are shorter than one span",
-        "bits per byte": f"{scores['bits_per_byte']:.4f}",
-        "perplexity (per token)": perplexity(scores),
-    }
+    rows = loss_rows(scores)
     if "floor" in scores:
         rows["floor of this corpus"] = f"{scores['floor']:.4f}; the loss is {scores['excess']:.4f} above it"
     if scores["tuning_loss"] is not None:
@@ -163,6 +156,18 @@ def show(table: Table) -> None:
 def duration(seconds: float) -> str:
     minutes, hours = seconds / 60, seconds / 3600
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
+
+
+def loss_rows(scores: Mapping[str, Any], of_loss: str = "", of_perplexity: str = "") -> dict[str, str]:
+    """The losses of scores.json, each on a line; what else is to be said of two of them stands behind."""
+    return {
+        "loss (nats per character)": f"{scores['loss']:.4f}{of_loss}",
+        "official loss, coverage": f"{scores['official_loss']:.4f}, {scores['coverage']:.1%} of the targets scored"
+        if scores["coverage"]
+        else "none: the validation documents are shorter than one span",
+        "bits per byte": f"{scores['bits_per_byte']:.4f}",
+        "perplexity (per token)": perplexity(scores) + of_perplexity,
+    }
 
 
 def perplexity(scores: Mapping[str, Any]) -> str:

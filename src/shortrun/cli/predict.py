@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shortrun.cli.options import Predict, positive, utf8
+from shortrun.cli.options import Predict, utf8
 from shortrun.cli.output import show
-from shortrun.errors import ShortrunError, UserError, counted
+from shortrun.errors import ShortrunError, UserError, counted, positive
 from shortrun.text.visible import shown_token, visible
 
 if TYPE_CHECKING:  # these import torch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from shortrun.cli.dispatch import Command, chosen
 from shortrun.cli.flags import taken_from
-from shortrun.cli.options import StudyPlan, StudyRun, StudyShow, positive
+from shortrun.cli.options import StudyPlan, StudyRun, StudyShow
 from shortrun.cli.output import duration, show, show_pairs
 from shortrun.cli.signals import StoppedAtOnce, catching
-from shortrun.errors import UserError, counted, did_you_mean
+from shortrun.errors import counted, positive
 from shortrun.recipe_file import headline
 from shortrun.study.scale import Scale
 from shortrun.study.study_file import Study, load_study, shipped_studies
@@ -37,7 +37,7 @@ STUDY is a shipped study's name or a TOML file. Fields of a recipe (--data.path 
 
 def study(argv: list[str]) -> None:
     """Runs one of the study commands."""
-    commands: dict[str, Callable[[list[str]], None]] = {"plan": _plan, "run": _run, "show": _show}
+    commands: dict[str, Command] = {"plan": _plan, "run": _run, "show": _show}
     if not argv:
         about = {name: headline(path) for name, path in shipped_studies().items()}
         show_pairs("shipped studies: shortrun study plan NAME", about)
@@ -45,9 +45,7 @@ def study(argv: list[str]) -> None:
     if argv[0] in ("-h", "--help"):
         print(USAGE)
         return
-    if argv[0] not in commands:
-        raise UserError(f"There is no command 'study {argv[0]}': {did_you_mean(argv[0], commands)}")
-    commands[argv[0]](argv[1:])
+    chosen(commands, argv[0], "study")(argv[1:])
 
 
 def _asked(kind: type[Any], name: str, argv: list[str]) -> tuple[Any, Study]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from shortrun.cli.dispatch import Command, chosen
 from shortrun.cli.flags import taken_from
-from shortrun.cli.options import SweepBest, SweepRun, SweepShow, positive
+from shortrun.cli.options import SweepBest, SweepRun, SweepShow
 from shortrun.cli.signals import StoppedAtOnce, catching
-from shortrun.errors import UserError, did_you_mean
+from shortrun.errors import UserError, positive
 
 if TYPE_CHECKING:
     import optuna
@@ -25,14 +26,13 @@ FILE is a sweep's shipped name or a TOML file (docs/sweeps.md)."""
 
 
 def sweep(argv: list[str]) -> None:
-    actions = {"run": _run, "show": _show, "best": _best}
+    actions: dict[str, Command] = {"run": _run, "show": _show, "best": _best}
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return
-    if argv[0] not in actions:
-        raise UserError(f"There is no command 'sweep {argv[0]}': {did_you_mean(argv[0], actions)}")
+    action = chosen(actions, argv[0], "sweep")
     require_optuna()
-    actions[argv[0]](argv[1:])
+    action(argv[1:])
 
 
 def require_optuna() -> None:
