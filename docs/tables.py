@@ -20,6 +20,7 @@ from typing import Any
 from shortrun.runs.folder import RunFolder
 from shortrun.study.table import ResultRow, StudyResult
 from shortrun.view.study import markdown
+from shortrun.view.text import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -42,14 +43,14 @@ def results() -> str:
         "machine",
         "commit",
     )
-    return _table(headings, [_row(row) for row in rows])
+    return markdown_table(headings, [_row(row) for row in rows])
 
 
 def begun() -> str:
     """Runs of which only the first steps were taken."""
     rows = [row for row in _runs() if not row["whole"]]
     headings = ("recipe", "steps", "claimed, whole", "`official_loss`", "coverage", "`loss`", "`bits_per_byte`")
-    return _table(
+    return markdown_table(
         headings,
         [
             (
@@ -72,14 +73,14 @@ def heldout() -> str:
             rows.append(
                 (f"`{row['recipe']}`", held["claimed"] or "–", _loss(held["official_loss"]), told, _loss(row["loss"]))
             )
-    return _table(headings, rows)
+    return markdown_table(headings, rows)
 
 
 def short_results() -> str:
     """What README shows: the lowest losses, and what anyone can repeat."""
     rows = sorted((row for row in _runs() if row["whole"]), key=lambda row: (not row["public"], float(row["loss"])))
     headings = ("recipe", "`loss`", "`official_loss`", "coverage", "anyone can repeat it")
-    return _table(
+    return markdown_table(
         headings,
         [
             (
@@ -128,11 +129,6 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _loss(value: float) -> str:
     return f"{value:.4f}"
-
-
-def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [headings, ("---",) * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _add(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from shortrun.errors import UserError
 from shortrun.report.blocks import Block, Code, Figure, Items, Paragraph, Report, RunCard, Section, Table
 from shortrun.report.names import anchor
 from shortrun.report.static import figure_svg
-from shortrun.view.text import literal_cell
+from shortrun.view.text import literal_cell, markdown_table
 
 CONF = '''"""Made by `shortrun report --myst`: sphinx-build -b html . _build"""
 
@@ -53,13 +53,6 @@ def page(section: Section) -> str:
     return "\n\n".join([f"# {escaped(section.title)}", *(part for block in section.blocks for part in _block(block))])
 
 
-def markdown_table(headings: tuple[str, ...], rows: tuple[tuple[str, ...], ...], right: tuple[bool, ...]) -> str:
-    """A table of Markdown, its cells escaped."""
-    ruler = ["---:" if one else "---" for one in right]
-    lines = [list(map(escaped, headings)), ruler, *(list(map(escaped, row)) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def escaped(text: str) -> str:
     """Text on one line in which Markdown and MyST find no markup, at its beginning neither."""
     told = literal_cell(" ".join(text.split()))
@@ -76,7 +69,8 @@ def _block(block: Block) -> Iterator[str]:
     elif isinstance(block, Table):
         if block.caption:
             yield f"*{escaped(block.caption)}*"
-        yield markdown_table(block.headings, block.rows, block.right)
+        rows = ([*map(escaped, row)] for row in block.rows)
+        yield markdown_table([*map(escaped, block.headings)], rows, block.right)
     elif isinstance(block, RunCard):
         yield f"({block.anchor})=\n## {escaped(block.name)}"
         yield "\n".join(f"- {name}: {escaped(fact)}" for name, fact in block.facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from shortrun.disk import write_atomically
@@ -42,9 +42,9 @@ TABLE_POINTS = ((75, 9), (95, 8), (115, 7), (140, 6), (10_000, 5.5))
 def write_pdf(report: Report, path: Path) -> None:
     """Writes the PDF, whole or not at all."""
     typst = needs("typst")
-    sources = {"main": document(report).encode()}
-    for figure in report.figures:
-        sources[f"{figure.name}.svg"] = figure_svg(figure).encode()
+    drawn = drawings(report)
+    sources = {"main": document(report, drawn).encode()}
+    sources |= {f"{name}.svg": svg.encode() for name, svg in drawn.items()}
     try:
         content = typst.compile(sources)
     except RuntimeError as error:
@@ -52,8 +52,13 @@ def write_pdf(report: Report, path: Path) -> None:
     write_atomically(path, content)
 
 
-def document(report: Report) -> str:
-    """The report in typst's language. A table of contents appears where there are more than 6 pages."""
+def drawings(report: Report) -> dict[str, str]:
+    """Every figure as SVG, by its name."""
+    return {figure.name: figure_svg(figure) for figure in report.figures}
+
+
+def document(report: Report, drawn: Mapping[str, str]) -> str:
+    """The report in typst's language, with figures of these drawings. A table of contents appears where there are more than 6 pages."""
     lines = [
         PREAMBLE.replace("{title}", _text(report.title)),
         f"#text(size: 18pt, weight: 700, {_text(report.title)})",
@@ -64,11 +69,11 @@ def document(report: Report) -> str:
     for section in report.sections:
         lines.append(f"#heading(level: 1, {_text(section.title)})")
         for block in section.blocks:
-            lines += _block(block)
+            lines += _block(block, drawn)
     return "\n\n".join(lines) + "\n"
 
 
-def _block(block: Block) -> Iterator[str]:
+def _block(block: Block, drawn: Mapping[str, str]) -> Iterator[str]:
     if isinstance(block, Paragraph):
         yield f"#par({_text(block.text)})"
     elif isinstance(block, Items):
@@ -86,7 +91,7 @@ def _block(block: Block) -> Iterator[str]:
         yield f"#grid(columns: (auto, 1fr), column-gutter: 8pt, row-gutter: 4pt, {facts})"
         yield f"#raw(block: true, {_text(block.command)})"
     else:
-        yield from _figure(block)
+        yield from _figure(block, drawn[block.name])
 
 
 def _table(table: Table) -> str:
@@ -103,11 +108,11 @@ def _table(table: Table) -> str:
     return f"#{{ set text(size: {size}pt)\n {whole}figure(kind: table, align(left, {drawn}){caption}) }}"
 
 
-def _figure(figure: Figure) -> Iterator[str]:
+def _figure(figure: Figure, svg: str) -> Iterator[str]:
     told = _text(figure.caption)
     if figure.command:
         told += f" + linebreak() + raw({_text(figure.command)})"
-    yield f"#figure(image({_text(figure.name + '.svg')}, {_size(figure_svg(figure))}), caption: {{ {told} }})"
+    yield f"#figure(image({_text(figure.name + '.svg')}, {_size(svg)}), caption: {{ {told} }})"
 
 
 def _size(svg: str) -> str:

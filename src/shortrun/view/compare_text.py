@@ -11,7 +11,7 @@ from shortrun.recipe_file import toml_value
 from shortrun.text.visible import shown_token
 from shortrun.view.compare import ComparedRun, Comparison
 from shortrun.view.paired_documents import RunDifference
-from shortrun.view.text import literal_cell, plain_cell
+from shortrun.view.text import literal_cell, markdown_table, plain_cell
 
 LABEL_FIELDS = 2
 """A run that differs in more fields than that has no room for them in a chart."""
@@ -139,11 +139,10 @@ def markdown(found: Comparison) -> str:
     parts = [f"## {', '.join(literal_cell(run.name) for run in found.runs)}", *sentences(found)]
     for section in sections(found):
         if section.rows:
-            rules = tuple("---" if column < section.text else "---:" for column in range(len(section.headings)))
+            right = [column >= section.text for column in range(len(section.headings))]
             first = literal_cell if section.documents else plain_cell
             rows = ((first(row[0]), *map(plain_cell, row[1:])) for row in section.rows)
-            lines = (map(plain_cell, section.headings), rules, *rows)
-            table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            table = markdown_table([*map(plain_cell, section.headings)], rows, right)
             parts += [f"### {literal_cell(section.title)}", table]
     return "\n\n".join(parts) + "\n"
 

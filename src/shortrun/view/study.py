@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shortrun.study.table import ResultRow, StudyResult
-from shortrun.view.text import plain_cell
+from shortrun.view.text import markdown_table, plain_cell
 
 OFFICIAL = "official (coverage)"
 HEADINGS = (
@@ -85,6 +85,6 @@ def sentences(result: StudyResult) -> Iterator[str]:
 def markdown(result: StudyResult) -> str:
     """The table with its sentences and the reasons for the changes."""
     headings, *rows = lines(result)
-    table = [f"| {' | '.join(map(plain_cell, line))} |" for line in (headings, ("---",) * len(headings), *rows)]
+    table = markdown_table([*map(plain_cell, headings)], ([*map(plain_cell, row)] for row in rows))
     reasons = [f"- **{plain_cell(row.change)}**: {plain_cell(row.reason)}" for row in result.rows if row.reason]
-    return "\n".join([f"## {result.study}", "", *sentences(result), "", *table, "", *reasons, ""])
+    return "\n".join([f"## {result.study}", "", *sentences(result), "", table, "", *reasons, ""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 from shortrun.text.visible import visible
 
@@ -15,3 +16,9 @@ def plain_cell(text: str) -> str:
 def literal_cell(document: str) -> str:
     """A document in a Markdown table, none of its characters taken for markup."""
     return re.sub(r"([\\`*_{}\[\]<>#|~$&!])", r"\\\1", visible(document))
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool] = ()) -> str:
+    """A table of cells that are safe already; `right` says of each column whether its cells stand on the right."""
+    ruler = ["---:" if on_the_right else "---" for on_the_right in right or [False] * len(headings)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, ruler, *rows))
