@@ -43,6 +43,7 @@ usage: shortrun COMMAND ...
   eval RUN            score a run's model on its validation documents or on others
   sample RUN          write new documents with a run's model
   predict RUN TEXT    the likeliest next tokens, and how surprising each token of the text was
+  breakdown RUN       where a run's loss lies: places, rare words, kinds of words, case, the hardest documents
   tokenizer WHICH     what a run's, a file's or a recipe's tokenizer does to documents; --sizes compares vocabularies
   show RUN            a run at a glance: what its recipe changes, losses, parameters, checkpoints, its curve
   compare RUN RUN     runs side by side: recipes, losses, paired differences, the documents that make them
@@ -71,6 +72,7 @@ def run(argv: list[str]) -> int:
         "eval": _eval,
         "sample": _sample,
         "predict": elsewhere("predict", "predict"),
+        "breakdown": elsewhere("breakdown", "breakdown"),
         "tokenizer": elsewhere("tokenizer", "tokenizer"),
         "show": elsewhere("look", "show_command"),
         "compare": elsewhere("look", "compare_command"),

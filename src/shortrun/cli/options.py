@@ -152,6 +152,19 @@ class Predict(Common):
 
 
 @dataclasses.dataclass
+class Breakdown(Common):
+    """Show where a run's loss lies: by place in the document, how often a token and its word were seen in training, kind of
+    word, and upper or lower case; and the hardest documents.
+
+    Each table divides up the same loss, so its parts add up to it.
+    """
+
+    run: RunFolderArgument = dataclasses.field(kw_only=True)
+    split: Annotated[str, arg(help="validation, tuning, heldout or train.")] = "validation"
+    hardest: Annotated[int, arg(help="How many of the hardest documents to show.")] = 10
+
+
+@dataclasses.dataclass
 class TokenizerOptions(Common):
     """Show what a tokenizer does to training and validation documents: whether it gives them back, how long they get, which
     pieces it has and never uses.
