@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from shortrun.study.sweep_events import Standing, TrialEvent
 from shortrun.study.sweep_file import load_sweep, shipped_sweeps
 from shortrun.study.trial_run import epoch_ended
 from tests.conftest import Done, run_command, tiny_recipe
+from tests.postgres_server import NoPostgres, postgres_server
 
 TINY = """
 about = "Learning rate and dropout of a tiny model"
@@ -403,33 +403,11 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
 
 @pytest.fixture
 def postgres() -> Iterator[str]:
-    """A server of its own on a socket in a folder, as an unprivileged user, because PostgreSQL refuses root."""
-    found = [*Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), shutil.which("pg_ctl")]
-    programs = [Path(program) for program in found if program and Path(program).with_name("initdb").exists()]
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
-    if not programs or (root and not shutil.which("setpriv")):
-        pytest.skip("PostgreSQL (initdb and pg_ctl) is not installed")
-    binaries = programs[-1].parent
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    as_user: list[str | Path] = []
-    if root:
-        os.chown(folder, 65534, 65534)
-        as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    data = folder / "data"
-    serve = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
     try:
-        commands: list[list[str | Path]] = [
-            [binaries / "initdb", "-D", data, "-U", "shortrun", "--auth=trust", "-N"],
-            [binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", serve, "start"],
-        ]
-        for command in commands:
-            ended = subprocess.run([*as_user, *command], capture_output=True, text=True, cwd="/", check=False)
-            assert ended.returncode == 0, ended.stderr
-        yield f"postgresql://shortrun@/postgres?host={folder}"
-    finally:
-        stop = [*as_user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"]
-        subprocess.run(stop, capture_output=True, cwd="/", check=False)
-        shutil.rmtree(folder, ignore_errors=True)
+        with postgres_server() as url:
+            yield url
+    except NoPostgres as why:
+        pytest.skip(str(why))
 
 
 @pytest.mark.slow
