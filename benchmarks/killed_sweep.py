@@ -53,7 +53,8 @@ def swept(sweep: str, url: str, out: Path, kill_after: list[int], within: float,
     run = ["run", sweep, *options, "--train.threads", "1"]
     workers = [begun(run) for _ in range(2)]
     acknowledged: set[int] = set()
-    kills, left = [], sorted(kill_after)
+    kills: list[int] = []
+    left = sorted(kill_after)
     while any(worker.poll() is None for worker in workers):
         time.sleep(1)
         ended = ended_trials(url, sweep)
