@@ -3,7 +3,7 @@
     python docs/tables.py                                  write all tables anew
     python docs/tables.py add RUN --recipe NAME [--claimed 1.29] [--minutes 47] [--machine TEXT] [--commit HASH]
                                                            take a finished run's losses into docs/results/runs.json
-    python docs/tables.py study RESULT.json                take what `shortrun study show NAME --json` printed
+    python docs/tables.py study RESULT.json [--as NAME]    take what `shortrun study show NAME --json` printed
 
 A marker is a comment `<!-- table: NAME -->`, and the table ends at `<!-- /table -->`. A test says when one is stale.
 """
@@ -16,6 +16,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import kendalltau
 
 from shortrun.runs.folder import RunFolder
 from shortrun.study.table import ResultRow, StudyResult
@@ -99,8 +101,49 @@ def study(name: str) -> str:
     return markdown(StudyResult(**{**told, "rows": rows})).partition("\n\n")[2].strip()
 
 
+SCALES = ("small", "medium", "large")
+CLEAR = 0.015
+"""Effects at full size of at least this much must keep their sign."""
+
+
+def proxy_scale() -> str:
+    """What changes do at each scale, beside what they are known to do at full size; then how many signs and orders hold."""
+    known = json.loads((RESULTS / "proxy-known.json").read_text(encoding="utf-8"))
+    found = {}
+    for scale in SCALES:
+        file = RESULTS / f"proxy-scale-{scale}.json"
+        if file.exists():
+            rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+            found[scale] = {row["change"]: row for row in rows if row["change"] in known}
+    order = sorted(known, key=lambda change: -known[change]["effect"])
+    body = [
+        (
+            change,
+            known[change]["told"],
+            *(_difference(rows[change], known[change]["effect"]) for rows in found.values()),
+        )
+        for change in order
+    ]
+    clear = [change for change in order if known[change]["effect"] >= CLEAR]
+    signs = [sum(rows[change]["difference"] > 0 for change in clear) for rows in found.values()]
+    ranks = [
+        kendalltau([rows[change]["difference"] for change in order], [known[change]["effect"] for change in order])
+        for rows in found.values()
+    ]
+    body.append((f"*signs kept, of {len(clear)}*", "", *(str(kept) for kept in signs)))
+    body.append(("*order kept (Kendall's tau)*", "1", *(f"{rank.statistic:.2f}" for rank in ranks)))
+    return markdown_table(("change", "at full size", *found), body)
+
+
+def _difference(row: dict[str, Any], known: float) -> str:
+    low, high = row["interval"]
+    turned = " **turned**" if known >= CLEAR and high < 0 else ""
+    return f"{row['difference']:+.4f} ({low:+.4f} to {high:+.4f}){turned}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "results": results, "short-results": short_results, "heldout": heldout, "begun": begun,
+    "proxy-scale": proxy_scale,
 }  # fmt: skip
 
 
@@ -157,12 +200,13 @@ def main() -> None:
     add.add_argument("--minutes", type=float, help="with nothing else running")
     of_study = commands.add_parser("study")
     of_study.add_argument("result", type=Path)
+    of_study.add_argument("--as", dest="name", help="the name of its file and marker; left out, the study's")
     options = parser.parse_args()
     if options.command == "add":
         _add(options)
     elif options.command == "study":
         told = json.loads(options.result.read_text(encoding="utf-8"))
-        (RESULTS / f"{told['study']}.json").write_text(
+        (RESULTS / f"{options.name or told['study']}.json").write_text(
             json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
     for page in PAGES:

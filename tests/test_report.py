@@ -35,7 +35,7 @@ HOSTILE = [
 
 def row(change: str, loss: float | None, place: Path, **more: Any) -> ResultRow:
     values: dict[str, Any] = {
-        "change": change, "reason": "", "reference": None, "loss": loss, "sd": 0.001, "losses": {1: loss or 0.0}, "seeds": 1,
+        "change": change, "reason": "", "reference": None, "loss": loss, "sd": 0.001, "losses": {1: loss or 0.0}, "seeds": 1, "asked": 1,
         "difference": None, "pairs": 0, "interval": None, "p": None, "tie": None, "official_loss": loss, "coverage": 0.9,
         "parameters": 1000, "tokens": 1000, "passes": 10, "flops": 1e9, "seconds": 60.0, "runs": [str(place)], "failures": {},
     }  # fmt: skip

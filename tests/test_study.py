@@ -199,6 +199,20 @@ def test_rows_whose_machines_chose_other_precisions_are_marked(study_file: Calla
     assert any(sentence.startswith("faster beside base: with seed 1") for sentence in sentences(found))
 
 
+def test_a_step_with_more_seeds_is_compared_over_all_pairs(study_file: Callable[..., Path]) -> None:
+    file = study_file(form="ladder", seeds="[1]")
+    text = file.read_text()
+    at = text.index("reason")
+    file.write_text(f"{text[:at]}more_seeds = [2]\n{text[at:]}")
+    ledger = Ledger(load_study(str(file)), file.parent / "runs")
+    assert [(entry.row, entry.seed) for entry in ledger.to_do()] == [(0, 1), (1, 1), (2, 1), (0, 2), (1, 2)]
+    for entry in ledger.to_do():
+        entry.job.do()
+    found = results(Ledger(load_study(str(file)), file.parent / "runs"))
+    assert [(row.seeds, row.asked, row.pairs) for row in found.rows] == [(2, 2, 0), (2, 2, 2), (1, 1, 1)]
+    assert any("more seeds: 2 in all, where p can be as low as 0.5" in sentence for sentence in sentences(found))
+
+
 def long_study(study_file: Callable[..., Path]) -> tuple[Path, Path]:
     """A study of one run of several seconds, and the run's folder."""
     file = study_file(seeds="[1]", train={"epochs": 16, "evals_per_epoch": 1, "checkpoint_every": 40})

@@ -129,6 +129,15 @@ def test_layers_lie_over_one_another(tmp_path: Path) -> None:
     assert heads == [(4, 32), (4, 32), (2, 32)]
 
 
+def test_a_step_near_a_tie_and_what_it_is_compared_with_have_more_seeds(tmp_path: Path) -> None:
+    third = HEADS.replace('"heads"', '"wider"').replace("n_head = 4", "d_model = 32")
+    near = HEADS.replace("reason", "more_seeds = [2, 7]\nreason")
+    study = loaded(tmp_path, HEAD + FASTER + near + third)
+    assert [list(row.recipes) for row in study.rows] == [[1, 2], [1, 2, 7], [1, 2, 7], [1, 2]]
+    alone = loaded(tmp_path, HEAD.replace("ladder", "ablation") + FASTER + near + third)
+    assert [list(row.recipes) for row in alone.rows] == [[1, 2, 7], [1, 2], [1, 2, 7], [1, 2]]
+
+
 def test_seeds_reach_training_and_nothing_else(tmp_path: Path) -> None:
     study = loaded(tmp_path, HEAD.replace("[1, 2]", "[3, 7, 5]") + FASTER)
     for row in study.rows:
@@ -261,6 +270,8 @@ def test_scale_flags_stand_above_the_files_scale(tmp_path: Path) -> None:
         (HEAD.replace("ladder", "grid") + FASTER.replace("1e-2", "[1e-2, 2026-01-01]"), 'change "faster": optim.lr is given a date or a time, which no field takes'),
         (HEAD + FASTER.replace("1e-2", "[[07:32:00]]"), 'change "faster": optim.lr is given a date or a time'),
         (HEAD + "[every]\noptim.lr = 2026-01-01\n" + FASTER, "[every]: optim.lr = "),
+        (HEAD + FASTER.replace("reason", "more_seeds = 3\nreason"), 'change "faster": more_seeds is a list of seeds, such as [4, 5, 6]'),
+        (HEAD.replace("ladder", "grid") + GRID.replace("reason", "more_seeds = [3]\nreason"), "more_seeds has no place in one"),
         ("about = [", "can't be read"),
     ],
 )  # fmt: skip

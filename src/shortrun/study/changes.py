@@ -22,6 +22,8 @@ class Change:
     reason: str
     values: dict[str, dict[str, Any]]
     """By section and field; in a grid, before it is combined, each is a list of values."""
+    more_seeds: tuple[int, ...] = ()
+    """Seeds beyond the study's, of this step and of what it is compared with."""
 
 
 def read_changes(given: Sequence[Mapping[str, Any]], *, is_grid: bool) -> tuple[list[Change], list[str]]:
@@ -39,9 +41,14 @@ def _change(number: int, values: dict[str, Any], is_grid: bool) -> Change:
     name, reason = values.pop("name", ""), values.pop("reason", "")
     if not (isinstance(name, str) and name and isinstance(reason, str) and reason):
         raise UserError(f'change {number} needs a name and a reason, a sentence for the report: reason = "..."')
+    more_seeds = values.pop("more_seeds", [])
+    if not isinstance(more_seeds, list) or not all(type(seed) is int and 0 <= seed < 2**63 for seed in more_seeds):
+        raise UserError(f'change "{name}": more_seeds is a list of seeds, such as [4, 5, 6]')
+    if is_grid and more_seeds:
+        raise UserError(f'change "{name}": a grid has the same seeds everywhere, so more_seeds has no place in one')
     for key, fields in values.items():
         if not isinstance(fields, dict):
-            near = did_you_mean(key, ["name", "reason", *Recipe.model_fields])
+            near = did_you_mean(key, ["name", "reason", "more_seeds", *Recipe.model_fields])
             raise UserError(f'change "{name}": {key} = {fields!r} is no section of a recipe; {near}')
     if not any(values.values()):
         raise UserError(f'change "{name}" sets no field of a recipe, such as optim.lr = 1e-3')
@@ -54,7 +61,7 @@ def _change(number: int, values: dict[str, Any], is_grid: bool) -> Change:
         raise UserError(f'change "{name}": in a grid each field has a list of values')
     if is_grid and len({len(each) for each in lists}) > 1:
         raise UserError(f'change "{name}": its fields have lists of different lengths')
-    return Change(name, reason, values)
+    return Change(name, reason, values, tuple(more_seeds))
 
 
 def _leaves(value: Any) -> Iterator[Any]:

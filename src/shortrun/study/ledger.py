@@ -96,7 +96,7 @@ class Ledger:
     def to_do(self) -> list[Entry]:
         """One entry for each run that is not done, all rows with the first seed first, so that a table soon has all rows."""
         left = {entry.fingerprint: entry for entry in reversed(self.entries) if entry.state != "done"}
-        order = list(self.study.seeds)
+        order = list(dict.fromkeys([*self.study.seeds, *(entry.seed for entry in self.entries)]))
         return sorted(left.values(), key=lambda entry: (order.index(entry.seed), entry.row))
 
     def ended(self, entry: Entry, outcome: Outcome) -> None:

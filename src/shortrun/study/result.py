@@ -118,6 +118,7 @@ def _row(
         sd=scored.sd if scored else None,
         losses=dict(zip(scored.seeds, scored.losses_S.tolist(), strict=True)) if scored else {},
         seeds=len(done),
+        asked=len(entries),
         difference=difference.difference if difference else None,
         pairs=difference.seeds if difference else 0,
         interval=difference.interval if difference else None,

@@ -19,6 +19,8 @@
     optim.name = "adamw"
     optim.lr = 1e-3
 
+A change that is near a tie can have `more_seeds = [4, 5, 6]`, which what it is compared with then has too.
+
 In a grid, a field's value is a list of the values it takes. Layers are laid over one another in this order: the base,
 `every`, the command line, the changes, the scale, the seed. So changes are written at full size.
 """
@@ -69,6 +71,7 @@ class Study:
     form: Form
     scale: Scale
     seeds: tuple[int, ...]
+    """Of every row; some rows have more."""
     rows: tuple[Row, ...]
 
 
@@ -106,9 +109,11 @@ def load_study(
     problems += _without_effect(path, file, flags, scale, origin)
     base = base_of(path, file, flags, origin)
     made = []
-    for title, reason, reference, laid in _rows(path, file, problems):
+    rows = list(_rows(path, file, problems))
+    seeds = _seeds(file, rows)
+    for number, (title, reason, reference, laid) in enumerate(rows):
         try:
-            made.append(Row(title, reason, reference, dict(_recipes(path, base, laid, scale, file.seeds))))
+            made.append(Row(title, reason, reference, dict(_recipes(path, base, laid, scale, seeds[number]))))
         except UserError as error:
             first, *rest = str(error).splitlines()
             problems += rest or [f"{path}: {first}"]
@@ -160,6 +165,16 @@ def _rows(path: Path, file: _File, problems: list[str]) -> Iterator[tuple[str, s
             yield change.name, change.reason, number - 1, changes[:number]
         else:
             yield change.name, change.reason, 0, [change]
+
+
+def _seeds(file: _File, rows: Sequence[tuple[str, str, int | None, list[Change]]]) -> list[tuple[int, ...]]:
+    """Of each row: the study's, its own further ones, and those of the rows that are compared with it."""
+    seeds = [list(file.seeds) for _ in rows]
+    for number, (_, _, reference, laid) in enumerate(rows):
+        more = laid[-1].more_seeds if laid else ()
+        for row in (number,) if reference is None else (number, reference):
+            seeds[row] += more
+    return [tuple(dict.fromkeys(each)) for each in seeds]
 
 
 def _recipes(

@@ -22,6 +22,8 @@ class ResultRow:
     """By seed."""
     seeds: int
     """Runs that are done."""
+    asked: int
+    """Runs that it is to have."""
     difference: float | None
     """From the reference, over the seeds that both have."""
     pairs: int

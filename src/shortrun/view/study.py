@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from shortrun.study.statistics import smallest_p
 from shortrun.study.table import ResultRow, StudyResult
 from shortrun.view.text import markdown_table, plain_cell
 
@@ -20,11 +21,11 @@ def lines(result: StudyResult) -> Iterator[tuple[str, ...]]:
     The official loss is of the validation documents, so its column is there only where these are looked at anyway.
     """
     official = HEADINGS.index(OFFICIAL)
-    for line in (HEADINGS, *(_cells(row, len(result.seeds)) for row in result.rows)):
+    for line in (HEADINGS, *map(_cells, result.rows)):
         yield line if result.split == "validation" else line[:official] + line[official + 1 :]
 
 
-def _cells(row: ResultRow, seeds: int) -> tuple[str, ...]:
+def _cells(row: ResultRow) -> tuple[str, ...]:
     """One row as text; a dash where nothing is known."""
     sd = "" if row.sd is None else f" ± {row.sd:.4f}"
     return (
@@ -40,7 +41,7 @@ def _cells(row: ResultRow, seeds: int) -> tuple[str, ...]:
         _told(row.passes, "{:,}"),
         _told(row.flops, "{:.2g}"),
         _told(row.seconds and row.seconds / 60, "{:.1f}"),
-        f"{row.seeds}/{seeds}" + (f", {len(row.failures)} failed" if row.failures else ""),
+        f"{row.seeds}/{row.asked}" + (f", {len(row.failures)} failed" if row.failures else ""),
     )
 
 
@@ -68,6 +69,12 @@ def sentences(result: StudyResult) -> Iterator[str]:
         f"p is the exact sign-flip test over paired seeds; with {len(result.seeds)} it can't be below "
         f"{result.smallest_p:.3g}. A tie is a difference whose interval holds 0."
     )
+    more = sorted({row.pairs for row in result.rows if row.pairs > len(result.seeds)})
+    if more:
+        yield (
+            f"Steps near a tie were run with more seeds: {' and '.join(map(str, more))} in all, where p can be as low as "
+            f"{smallest_p(more[-1]):.2g}."
+        )
     if any(row.pairs == 1 for row in result.rows):
         yield "A question mark stands where one seed alone was compared: its interval says nothing about other seeds."
     if result.smallest_difference is not None:
