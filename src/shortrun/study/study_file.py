@@ -152,7 +152,7 @@ def _without_effect(path: Path, file: _File, flags: Mapping[str, Any], scale: Sc
 def _rows(path: Path, file: _File, problems: list[str]) -> Iterator[tuple[str, str, int | None, list[Change]]]:
     """Title, reason, reference and changes of each row, the base first."""
     base = Path(file.base).stem
-    yield base, file.about, None, []
+    yield base, "", None, []
     changes, wrong = read_changes(file.change, is_grid=file.form == "grid")
     problems += [f"{path}: {sentence}" for sentence in wrong]
     names = Counter([base, *(change.name for change in changes)])
