@@ -81,7 +81,7 @@ def test_a_ladder_adds_each_change_to_all_before_it(tmp_path: Path) -> None:
     assert study.name == "mine"
     assert [(row.change, row.reference) for row in study.rows] == [("base", None), ("faster", 0), ("heads", 1)]
     assert [row.reason for row in study.rows] == [
-        "A study for the tests.", "A larger step learns more in a short run.", "It hardly matters here.",
+        "", "A larger step learns more in a short run.", "It hardly matters here.",
     ]  # fmt: skip
     assert changed(first(study, 0), first(study, 1)) == ["optim.lr"]
     assert changed(first(study, 1), first(study, 2)) == ["model.n_head"]
