@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+import shortrun
 from shortrun.cli.signals import SIGNALS, stopping
-from shortrun.errors import UserError
+from shortrun.errors import UserError, missing_extra
 from shortrun.recipe_file import shipped_recipes, to_toml
 from shortrun.runs.folder import RunFolder
 from tests.conftest import gpt2_files, run_command, tiny_recipe
@@ -308,5 +309,16 @@ def test_every_shipped_recipe_trains_two_steps_and_resumes(name: str, tmp_path: 
 
 def test_a_folder_that_is_no_run_is_named_with_its_neighbours(run: tuple[Path, dict[str, Any]]) -> None:
     path, _ = run
+    with pytest.raises(UserError, match=f"did you mean {path}"):
+        RunFolder.open(path.parent / f"{path.name}x")
     with pytest.raises(UserError, match=f"runs beside it: {path}"):
-        RunFolder.open(path.parent / "rum")
+        RunFolder.open(path.parent / "quite-another")
+    with pytest.raises(UserError, match=f"runs in it: {path}"):
+        RunFolder.open(path.parent)
+
+
+def test_a_missing_extra_has_one_sentence_in_every_room() -> None:
+    """It is written once, so it can't be worded differently."""
+    sources = Path(shortrun.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if "pip install" in path.read_text(encoding="utf-8")] == ["errors.py"]
+    assert str(missing_extra("A chart", "charts")) == "A chart needs the extra `charts`: pip install 'shortrun[charts]'"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
 
+from shortrun.cli.columns import cut, fits, table_of
 from shortrun.errors import UserError
 from shortrun.runs.folder import RunFolder
 from shortrun.runs.trained import load_trained
@@ -22,7 +27,7 @@ from shortrun.score.intervals import sign_flip_p
 from shortrun.train.fit import train
 from shortrun.view.alignment import aligned
 from shortrun.view.compare import compare_runs
-from shortrun.view.compare_text import chart_changes, markdown
+from shortrun.view.compare_text import Section, chart_changes, markdown, sections
 from shortrun.view.curves import Curves, Evaluated, read_curves
 from shortrun.view.paired_steps import paired_steps
 from shortrun.view.reading import Reading, ReadToken, read
@@ -178,6 +183,67 @@ def test_what_a_person_sees(runs: tuple[Path, Path], tmp_path: Path) -> None:
         assert expected in drawn, expected
 
 
+def test_three_runs_of_long_names_fit_eighty_columns(
+    runs: tuple[Path, Path], whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every number is whole, no line is too long, and a key says which run each letter is."""
+    monkeypatch.setenv("COLUMNS", "80")
+    paths = [*runs, whole("documents")]
+    names = [f"{at:02}-a-change-with-a-long-name-{at}" for at in range(3)]
+    moved = [shutil.copytree(path, tmp_path / name) for path, name in zip(paths, names, strict=True)]
+    done = run_command("compare", *moved, "--on", "Show HN", "--show", "2")
+    assert done.returncode == 0, done.stderr
+    tables, told = done.stdout.split("Intervals and p are")
+    assert max(cell_len(line) for line in tables.splitlines()) <= 80
+    for letter, name, path in zip("ABC", names, paths, strict=True):
+        assert re.search(rf"^  {letter} +{name} *$", tables, re.MULTILINE)
+        assert re.search(rf"^  {letter} +{scores_of(path)['loss']:.4f} ", tables, re.MULTILINE)
+    found = compare_runs(moved)
+    for number, letter in ((1, "B"), (2, "C")):
+        for row in found.steps:
+            better = f"{row.improvement_percent[number]:+.2f} %"
+            wanted = rf"{row.losses[0]:.4f} .*{row.losses[number]:.4f} +{re.escape(better)}"
+            assert re.search(wanted, tables), f"{letter} beside A at step {row.steps[number]}"
+        change = found.differences[number - 1]
+        assert re.search(rf"^  {letter} +{re.escape(f'{change.difference:+.4f}')} ", tables, re.MULTILINE)
+    assert '"better?", "worse?" or "tie?"' in " ".join(told.split())
+
+
+@given(st.integers(1, 12), st.integers(48, 160))
+def test_a_table_of_many_runs_becomes_several(count: int, width: int) -> None:
+    names = [f"run {number}" for number in range(count + 1)]
+    headings = ("epoch", "step", names[0], *(heading for name in names[1:] for heading in (name, "improvement")))
+    rows = [("1.00", "100", "2.1000", *(cell for at in range(count) for cell in (f"2.{at:04}", f"+{at}.00 %")))]
+    whole = Section("evaluations", headings, rows, text=0, first=3, groups=(2,) * count)
+    parts = list(cut(whole, width))
+    assert tuple(heading for part in parts for heading in part.headings[3:]) == headings[3:], "all of them, once"
+    for part in parts:
+        assert part.headings[:3] == headings[:3]
+        assert fits(part, width)
+        console = Console(width=width, file=io.StringIO(), record=True)
+        console.print(table_of(part, width))
+        drawn = console.export_text()
+        assert "…" not in drawn
+        assert all(cell in drawn for cell in part.rows[0])
+    assert len(parts) == 1 or not fits(whole, width), "no more of them than have to be"
+
+
+def test_the_output_is_as_wide_as_columns_say(runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = run_command("show", runs[0]).stdout
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = run_command("show", runs[0]).stdout
+    assert max(map(cell_len, narrow.splitlines())) <= 80 < max(map(cell_len, wide.splitlines()))
+    assert "…" not in narrow
+
+
+def test_a_report_can_leave_out_losses_and_costs(runs: tuple[Path, Path]) -> None:
+    found = compare_runs(runs, show=0)
+    titles = [[section.title for section in sections(found, scores=scores)] for scores in (True, False)]
+    left_out = ["losses, nats per character of the validation documents", "what they cost"]
+    assert [title for title in titles[0] if title not in left_out] == titles[1]
+    assert set(left_out) <= set(titles[0])
+
+
 def test_markdown_takes_no_title_for_markup(runs: tuple[Path, Path]) -> None:
     done = run_command("compare", *runs, "--on", "a|b <b>*c*</b>", "--markdown")
     assert done.returncode == 0
@@ -200,6 +266,11 @@ def test_runs_of_other_documents_are_not_paired(runs: tuple[Path, Path], tmp_pat
     ]
     assert "have different validation documents" in " ".join(found["notes"])
     assert "data.source" in {each["field"] for each in found["recipe_differences"]}
+    RunFolder(tmp_path / "synthetic").remove_result()
+    found = compare(runs[0], tmp_path / "synthetic")
+    assert "have different validation documents" in " ".join(found["notes"]), "also of a run without scores"
+    assert found["steps"]
+    assert {row["improvement_percent"][1] for row in found["steps"]} == {None}
 
 
 def test_an_unfinished_run_is_compared_in_recipe_and_curve(runs: tuple[Path, Path], copied: Path) -> None:
@@ -230,9 +301,13 @@ def test_what_else_may_make_the_difference_is_said(whole: Callable[[str], Path],
     assert "different versions of torch" in notes
     assert "different numbers of threads (1, 7), so that their seconds don't compare" in notes
     (copied / "nats.npz").write_bytes(b"no archive")
+    (copied / "metrics.jsonl").unlink()
     found = compare(whole("documents"), copied)
-    assert found["differences"] == []
-    assert "has no nats of its documents" in " ".join(found["notes"])
+    assert (found["differences"], found["steps"]) == ([], [])
+    assert f"copied has no nats of its documents: {copied / 'nats.npz'} is damaged: it is no archive" in " ".join(
+        found["notes"]
+    )
+    assert "copied has no evaluation in the log, so no evaluations are set side by side." in found["notes"]
 
 
 def test_documents_that_can_not_be_read_any_more_are_numbers(
@@ -260,6 +335,9 @@ def test_what_can_not_be_compared_is_a_sentence(runs: tuple[Path, Path], copied:
     assert "is given twice" in again
     assert "is not a run" in refused(run_command("compare", first, "/nowhere"))
     assert "--show -1 must be at least 0" in refused(run_command("compare", first, second, "--show", "-1"))
+    assert "chart.svgg: a chart is no .svgg" in refused(
+        run_command("compare", first, "/nowhere", "--chart", "chart.svgg")
+    )
     manifest = json.loads((copied / "manifest.json").read_text())
     (copied / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
     assert "is a run of format 2" in refused(run_command("compare", first, copied))
@@ -294,15 +372,20 @@ def test_evaluations_are_paired_by_step_or_by_epoch(whole: Callable[[str], Path]
     path = whole("shuffled")
     one = curve(2, 200, {1: 4.0, 100: 2.0, 200: 1.0}, path)
     longer = curve(3, 300, {1: 4.0, 100: 1.9, 200: 1.1, 300: 0.9}, path)
-    rows, sentences = paired_steps([one, longer])
+    rows, sentences = paired_steps([one, longer], ["one", "longer"], [True, True])
     assert [row.steps for row in rows] == [(1, 1), (100, 100), (200, 200)]
     assert rows[1].improvement_percent == pytest.approx((0, 5))
     assert sentences == ["1 evaluation of a run had no partner at the same step in every other."]
     fewer = curve(2, 151, {1: 4.1, 37: 3.0, 74: 1.8, 148: 0.8, 151: 0.7}, path)
-    rows, sentences = paired_steps([one, fewer])
+    rows, sentences = paired_steps([one, fewer], ["one", "fewer"], [True, False])
     assert [row.steps for row in rows] == [(1, 1), (100, 74), (200, 151)], "the last step, and not the one before it"
-    assert "paired that lie within a twentieth of an epoch" in sentences[0]
-    assert paired_steps([one, curve(2, 200, {}, path)]) == ([], [])
+    assert [row.improvement_percent for row in rows] == [(0.0, None)] * 3, "their losses are of other documents"
+    assert sentences[0].startswith("The epochs of these runs differ in their number of steps")
+    rows, sentences = paired_steps([one, curve(2, 200, {}, path)], ["one", "empty"], [True, True])
+    assert (rows, sentences) == (
+        [],
+        ["empty has no evaluation in the log, so no evaluations are set side by side."],
+    )
 
 
 def test_the_sign_flip_test_agrees_with_all_signs() -> None:

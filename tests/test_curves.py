@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def test_a_log_that_breaks_off_is_read_as_far_as_it_goes(run: Path) -> None:
     assert (len(empty.steps_N), empty.evaluations, empty.max_steps, empty.last) == (0, (), None, None)
     log.unlink()
     assert not read_curves(run).evaluations
+    assert read_curves(run).notes == (f"{log} is missing, so nothing is known of the run's steps",)
     with pytest.raises(UserError, match="there is no curve to draw"):
         validation_chart({"run": empty})
     with pytest.raises(UserError, match="no training curve"):
@@ -68,6 +70,41 @@ def test_a_log_that_breaks_off_is_read_as_far_as_it_goes(run: Path) -> None:
 def test_an_event_that_lacks_something_is_named(run: Path) -> None:
     (run / "metrics.jsonl").write_text(json.dumps({"event": "training_step", "step": 1}) + "\n")
     with pytest.raises(UserError, match=r"line 1: the event lacks what it should say: 'tokens'"):
+        read_curves(run)
+
+
+@pytest.mark.parametrize("word", ["NaN", "-Infinity", "1e999", "[" * 100_000])
+def test_a_line_with_what_is_no_number_is_left_out_and_said(run: Path, word: str) -> None:
+    log, before = run / "metrics.jsonl", read_curves(run)
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    (at,) = [at for at, line in enumerate(lines) if json.loads(line).get("step") == 2]
+    loss = json.dumps(json.loads(lines[at])["loss"])
+    lines[at] = lines[at].replace(loss, word, 1)
+    log.write_text("".join(lines), encoding="utf-8")
+    found = read_curves(run)
+    assert found.steps_N.tolist() == [step for step in before.steps_N.tolist() if step != 2]
+    assert found.notes == (f"{log}: left out, because no event can be read in it: line {at + 1}",)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("loss", "2.5", r'loss is "2.5", and a number was expected'),
+        ("grad_norm", None, r"grad_norm is null, and a number was expected"),
+        ("loss", 10**400, r"loss is 1000000\d*, and a number was expected"),
+        ("step", 1.5, r"step is 1.5, and a whole number was expected"),
+        ("tokens", 2**70, r"tokens is \d+, and a whole number was expected"),
+    ],
+)
+def test_an_event_that_says_something_else_than_a_number_is_named(
+    run: Path, field: str, value: object, sentence: str
+) -> None:
+    log = run / "metrics.jsonl"
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    at = next(at for at, event in enumerate(events) if event["event"] == "training_step")
+    events[at][field] = value
+    log.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"metrics.jsonl, line {at + 1}: {sentence}"):
         read_curves(run)
 
 
@@ -120,6 +157,12 @@ def test_charts_name_runs_and_their_last_losses(whole: Callable[[str], Path], tm
     for expected in ("mode documents", "tokens trained on", "learning rate", "validation loss (nats per character)"):
         assert expected in drawn
     assert len(validation_chart(runs, over=["steps"]).hconcat) == 1
+    uncovered = replace(runs["other"], evaluations=tuple(replace(at, coverage=0.0) for at in runs["other"].evaluations))
+    chart = json.dumps(validation_chart({"one": runs["one <run>"], "other": uncovered}, over=["steps"]).to_dict())
+    told = {row["run"]: row["official loss"] for row in json.loads(chart)["hconcat"][0]["layer"][0]["data"]["values"]}
+    first = runs["one <run>"].last
+    assert first
+    assert told == {"one": f"{first.official_loss:.4f} ({first.coverage:.1%} covered)", "other": "none"}
     with pytest.raises(UserError, match="did you mean 'steps'"):
         validation_chart(runs, over=["step"])
 

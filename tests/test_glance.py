@@ -19,7 +19,7 @@ from shortrun.recipe import Recipe
 from shortrun.recipe_file import load_recipe, shipped_recipes
 from shortrun.runs.folder import RunFolder
 from shortrun.view.architecture_figure import architecture_svg
-from shortrun.view.glance import DEFAULTS, nearest_recipe
+from shortrun.view.glance import DEFAULTS, base_recipes, nearest_recipe
 from shortrun.view.parts import parameters_by_part
 from tests.conftest import EVERY_MODEL, run_command, scores_of, tiny_recipe
 
@@ -143,11 +143,33 @@ def test_there_is_no_figure_of_another_model() -> None:
 
 def test_the_base_of_a_recipe_is_the_shipped_one_that_is_nearest() -> None:
     changed = load_recipe("modern", {"model": {"n_layer": 4}, "train": {"seed": 2, "threads": 1}})
-    name, differences = nearest_recipe(changed)
+    name, differences = nearest_recipe(changed, base_recipes())
     assert name == "modern"
     assert [tuple(each) for each in differences] == [("model.n_layer", 6, 4), ("train.seed", 1337, 2)]
-    assert nearest_recipe(load_recipe("muon-rdrop")) == ("muon-rdrop", [])
-    assert nearest_recipe(Recipe()) == (DEFAULTS, [])
+    assert nearest_recipe(load_recipe("muon-rdrop"), base_recipes()) == ("muon-rdrop", [])
+    assert nearest_recipe(Recipe(), base_recipes()) == (DEFAULTS, [])
+
+
+def test_what_a_recipe_leaves_to_the_data_is_no_difference_of_its_runs(titles_file: Path, tmp_path: Path) -> None:
+    options = [
+        "--data.path",
+        str(titles_file),
+        "--train.threads",
+        "1",
+        "--train.device",
+        "cpu",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    done = run_command("train", "own", *options, "--max-steps", "1")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(run_command("show", tmp_path / "run", "--json").stdout)
+    assert found["base"] == "own"
+    assert [each["field"] for each in found["recipe_differences"]] == ["data.source"]
+    assert found["from_data"]["model.d_model"] < load_recipe("own").model.d_model, "else nothing would show"
+    assert found["from_data"].keys() == set(load_recipe("own").train.from_data)
+    shown = " ".join(run_command("show", tmp_path / "run").stdout.split())
+    assert f"own leaves to the data: tokenizer.vocab_size {found['from_data']['tokenizer.vocab_size']}," in shown
 
 
 def test_show_tells_a_run(whole: Callable[[str], Path], tmp_path: Path) -> None:

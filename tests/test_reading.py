@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,8 @@ def test_mistakes_of_predict_are_sentences(run: Path) -> None:
     assert "give one of them" in refused(run, "x", "--val", "0")
     assert "not valid UTF-8" in refused(run, "\udcff")
     assert "is not a run" in refused("/nowhere", "x")
+    assert "did you mean 'svg'?" in refused("/nowhere", "x", "--chart", "a.svgg"), "before the run is read"
+    assert "there is no folder /no" in refused("/nowhere", "x", "--chart", "/no/a.svg")
 
 
 def test_predict_draws(whole: Callable[[str], Path], tmp_path: Path) -> None:
@@ -293,7 +296,14 @@ def test_a_model_of_frequencies_is_told_apart(whole: Callable[[str], Path]) -> N
     assert found.distance == pytest.approx(0, abs=1e-5)
     assert found.average_distance == pytest.approx(0, abs=1e-5)
     assert found.top_is_end == float(counts.argmax() == eos)
-    assert "little more than how frequent each token is" in found.verdict
+    assert found.verdict.endswith(
+        "has learnt no more than how frequent each token is: its loss is that of frequencies alone."
+    )
+    for nats, told in (
+        (1.04, "no more than how frequent each token is: its loss is 4.0% above that of frequencies alone"),
+        (0.96, "little more than how frequent each token is: its loss is 4.0% below that of frequencies alone"),
+    ):
+        assert told in replace(found, nats_per_token=nats * found.frequency_nats_per_token).verdict
 
     always_end = torch.zeros(len(counts))
     always_end[eos] = 9.0

@@ -205,7 +205,15 @@ def test_mistakes_are_sentences(
     assert run(["report", "warmup-cosin"]) == 2
     assert "did you mean 'warmup-cosine'" in capsys.readouterr().err
     assert run(["report", str(whole("stream")), "--html", str(tmp_path / "no" / "page.html")]) == 2
-    assert "can't be written: No such file or directory" in capsys.readouterr().err
+    assert "can't be written: there is no folder" in capsys.readouterr().err
+    assert run(["report", str(whole("stream").parent)]) == 2
+    told = capsys.readouterr().err
+    assert "runs in it: " in told
+    assert str(whole("stream")) in told
+    assert run(["report", f"{whole('stream')}s"]) == 2
+    assert f"is no run folder, study or sweep: did you mean {whole('stream')}?" in capsys.readouterr().err
+    assert run(["report", str(tmp_path / "ladders")]) == 2
+    assert str(whole("stream").parent) not in capsys.readouterr().err, "a name that is far from it"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.md").write_text("keep me", encoding="utf-8")
     with pytest.raises(UserError, match="holds no report"):

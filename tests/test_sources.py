@@ -520,7 +520,7 @@ def test_without_the_network_the_sentence_names_the_way_out(tmp_path: Path, monk
 
 def test_without_the_datasets_library_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)  # importing it now fails, as if it were not installed
-    with pytest.raises(UserError, match=r'pip install "shortrun\[hub\]"'):
+    with pytest.raises(UserError, match=r"pip install 'shortrun\[hub\]'"):
         read_source(of_hub())
 
 

@@ -22,6 +22,7 @@ from shortrun.study.result import results
 from shortrun.study.run import Change, Crew, default_workers
 from shortrun.study.study_file import load_study
 from shortrun.study.worker import Outcome, Progress, Worker
+from shortrun.view.charts import study_chart
 from shortrun.view.study import sentences
 from tests.conftest import Done, assert_same_end, run_command, tiny_recipe
 
@@ -197,6 +198,9 @@ def test_rows_whose_machines_chose_other_precisions_are_marked(study_file: Calla
     assert faster.difference is not None
     assert "with seed 1 it was trained in bfloat16 and the other in float32" in (faster.note or "")
     assert any(sentence.startswith("faster beside base: with seed 1") for sentence in sentences(found))
+    values = study_chart(found).to_dict()["hconcat"][0]["layer"][1]["data"]["values"]
+    assert {row["verdict"][-1:] for row in values[1:]} == {"?"}
+    assert {row["colour"] for row in values} == {""}, "one seed shows nothing that deserves a colour"
 
 
 def test_a_step_with_more_seeds_is_compared_over_all_pairs(study_file: Callable[..., Path]) -> None:

@@ -21,7 +21,7 @@ from shortrun.runs.folder import RunFolder
 from shortrun.runs.result import Result
 from shortrun.runs.trained import load_trained
 from shortrun.track.tensorboard import METRICS
-from shortrun.track.tracker import Reached, Tracker, hyperparameters, identity
+from shortrun.track.tracker import Reached, Tracker, hyperparameters, identity, of_record
 from shortrun.track.tracking import DOCUMENTS, Tracking, trackers
 from shortrun.train.events import Begun, Event, Note, StepTaken
 from shortrun.train.fit import resume, train
@@ -103,6 +103,14 @@ def test_event_files_say_what_the_log_says(tracked: Path) -> None:
     found = in_tensorboard(tracked)
     assert [step for step, _ in found[SPEED]] == [step for step, _ in found["Train/Loss"]]
     assert len(list((tracked / "tb").iterdir())) == 1
+
+
+def test_an_official_loss_of_no_target_is_no_number(tracked: Path) -> None:
+    """It is 0 by definition, and a curve at 0 would look like the best of all."""
+    record = next(event for event in metrics(tracked) if event["event"] == "validation_step")
+    assert of_record(record)["Val/OfficialLoss"] == record["official_loss"]
+    without = of_record({**record, "official_loss": 0.0, "coverage": 0.0})
+    assert without == {name: value for name, value in of_record(record).items() if name != "Val/OfficialLoss"}
 
 
 def test_a_tracked_run_ends_in_the_same_bits(whole: Callable[[str], Path], tracked: Path) -> None:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from shortrun.errors import UserError
+from shortrun.errors import UserError, reason_of
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -31,10 +31,22 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} can't be read: {error}") from None
+        raise UserError(f"{path} can't be read: {reason_of(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} can't be read: it holds no JSON object")
     return content
+
+
+def require_writable(path: Path | None) -> None:
+    """Raises UserError where no file can be written at `path`: asked before the work whose result shall go there."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"{path} can't be written: it is a folder")
+    if not path.parent.is_dir():
+        raise UserError(f"{path} can't be written: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"{path} can't be written: this is not allowed")
 
 
 def file_sha256(path: Path) -> str:

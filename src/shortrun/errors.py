@@ -22,6 +22,16 @@ class UserError(ShortrunError):
     exit_code = 2
 
 
+def missing_extra(what: str, extra: str, instead: str = "") -> UserError:
+    """The error for something ("a chart") that needs an extra which is not installed; `instead` says what to do otherwise."""
+    return UserError(f"{what} needs the extra `{extra}`: pip install 'shortrun[{extra}]'{instead}")
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, without the number and the path that Python adds to those of files."""
+    return str(error.strerror or error) if isinstance(error, OSError) else str(error)
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A clause naming the valid choice nearest to `name`, or all of them when none is near."""
     choices = sorted(choices)

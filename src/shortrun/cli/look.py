@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from shortrun.cli.options import Compare, Show, utf8
-from shortrun.cli.output import duration, loss_rows, shortened, show, show_pairs, visible
+from shortrun.cli.output import duration, loss_rows, show, show_pairs, width_of_output
+from shortrun.disk import require_writable
 from shortrun.errors import UserError, counted
 from shortrun.recipe_file import toml_value
 
@@ -25,22 +26,22 @@ if TYPE_CHECKING:  # these import torch
 
 PARTS = {"mlp": "MLP", "layer_scale": "LayerScale"}
 """What parts are called where that is not their key."""
-LONGEST = 70
-"""Letters of a document in a table."""
 
 
 def show_command(argv: list[str]) -> None:
     options = tyro.cli(Show, prog="shortrun show", args=argv)
     from shortrun.view.architecture_figure import architecture_svg
-    from shortrun.view.charts import save
+    from shortrun.view.charts import require_chart, save
     from shortrun.view.curve_charts import curves_chart
     from shortrun.view.glance import glance
 
+    if options.svg and options.svg.suffix.lower() != ".svg":
+        raise UserError(f"{options.svg}: the figure is drawn as .svg")
+    require_writable(options.svg)
+    require_chart(options.chart)
     found = glance(options.run)
     name = found.run.resolve().name
     if options.svg:
-        if options.svg.suffix.lower() != ".svg":
-            raise UserError(f"{options.svg}: the figure is drawn as .svg")
         try:
             options.svg.write_text(architecture_svg(found.recipe, found.model, name), encoding="utf-8")
         except OSError as error:
@@ -62,11 +63,12 @@ def compare_command(argv: list[str]) -> None:
     if options.json and options.markdown:
         raise UserError("--json and --markdown are two forms of one output: give one of them")
     on = None if options.on is None else utf8(options.on, "--on")
-    from shortrun.view.charts import save
+    from shortrun.view.charts import require_chart, save
     from shortrun.view.compare import compare_runs
     from shortrun.view.compare_text import chart_changes, markdown
     from shortrun.view.curve_charts import validation_chart
 
+    require_chart(options.chart)
     found = compare_runs(options.runs, show=options.show, on=on)
     if options.chart:
         save(
@@ -94,6 +96,9 @@ def _show_glance(found: Glance) -> None:
         show(table)
     else:
         print(f"its recipe is {base}, in all that decides a run")
+    if found.from_data:
+        left = ", ".join(f"{field} {_value(value)}" for field, value in found.from_data.items())
+        print(f"{base} leaves to the data: {left}")
     print(f"from the defaults it differs in {counted(len(found.default_differences), 'field')} (--json lists them)")
     print()
     for each in found.checkpoints:
@@ -107,20 +112,18 @@ def _show_glance(found: Glance) -> None:
 
 
 def _show_epochs(curves: Curves) -> None:
+    from shortrun.cli.columns import cut, table_of
+    from shortrun.view.compare_text import Section
     from shortrun.view.epochs import epochs
 
     rows = epochs(curves)
     if not rows:
         return
-    table = Table(
-        title="by epoch: training in nats per token, then the validation documents", title_justify="left", box=SIMPLE
-    )
-    for heading in (
+    headings = (
         "epoch", "step", "training loss", "perplexity", "improvement", "per token", "perplexity", "per character", "improvement",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right", no_wrap=len(heading) < 8)
-    for row in rows:
-        table.add_row(
+    )  # fmt: skip
+    cells = [
+        (
             str(row.epoch),
             f"{row.step:,}",
             f"{row.train_loss:.4f}",
@@ -131,7 +134,12 @@ def _show_epochs(curves: Curves) -> None:
             _told(row.loss, "{:.4f}"),
             _told(row.improvement_percent, "{:+.2f} %"),
         )
-    show(table)
+        for row in rows
+    ]
+    title = "by epoch: training in nats per token, then the validation documents"
+    width = width_of_output()
+    for part in cut(Section(title, headings, cells, text=0, first=2, groups=(3, 4)), width):
+        show(table_of(part, width))
 
 
 def _told(number: float | None, form: str) -> str:
@@ -193,19 +201,17 @@ def _curve(curves: Curves) -> list[str]:
 
 
 def _show_comparison(found: Comparison) -> None:
-    from shortrun.view.compare_text import sections, sentences
+    from shortrun.cli.columns import cut, fits, table_of
+    from shortrun.view.compare_text import lettered, sections, sentences
 
-    for section in sections(found):
-        if not section.rows:
-            continue
-        table = Table(title=escape(visible(section.title)), title_justify="left", box=SIMPLE)
-        for column, heading in enumerate(section.headings):
-            text = column < section.text
-            table.add_column(escape(heading), justify="left" if text else "right", no_wrap=not text)
-        for row in section.rows:
-            first = shortened(visible(row[0]), LONGEST) if section.documents else row[0]
-            table.add_row(*map(escape, (first, *row[1:])))
-        show(table)
+    width = width_of_output()
+    told = [section for section in sections(found) if section.rows]
+    if not all(fits(section, width) for section in told):
+        key, letters = lettered(found)
+        told = [key, *(section for section in sections(found, letters) if section.rows)]
+    for section in told:
+        for part in cut(section, width):
+            show(table_of(part, width))
     for sentence in sentences(found):
         print(sentence)
 

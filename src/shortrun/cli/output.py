@@ -148,9 +148,16 @@ def show_pairs(title: str, rows: dict[str, str]) -> None:
 
 
 def show(table: Table) -> None:
-    """Prints a table as wide as the terminal, and wide enough for every column where there is none."""
-    terminal = sys.stdout.isatty()
-    Console(highlight=False, width=None if terminal else 140).print(table)
+    """Prints a table as wide as the terminal or as COLUMNS says, and wide enough for every column where there is neither."""
+    Console(highlight=False, width=width_of_output()).print(table)
+
+
+def width_of_output() -> int:
+    """How many columns a table may have."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    return Console().width if sys.stdout.isatty() else 140
 
 
 def duration(seconds: float) -> str:

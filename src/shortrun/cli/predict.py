@@ -42,7 +42,9 @@ def predict(argv: list[str]) -> None:
     if text and options.val is not None:
         raise UserError("TEXT and --val both say what to read: give one of them")
     from shortrun.api import load
+    from shortrun.view.charts import require_chart, save
 
+    require_chart(options.chart)
     run = load(options.run)
     for note in run.notes:
         print(note, file=sys.stderr)
@@ -55,7 +57,6 @@ def predict(argv: list[str]) -> None:
             f"{len(reading.tokens) - 1}"
         )
     if options.chart:
-        from shortrun.view.charts import save
         from shortrun.view.reading_charts import reading_chart
 
         save(reading_chart(reading, options.at), options.chart)

@@ -14,9 +14,10 @@ from rich.markup import escape
 
 from shortrun.cli.flags import taken_from
 from shortrun.cli.options import Report
-from shortrun.disk import write_atomically
+from shortrun.disk import require_writable, write_atomically
 from shortrun.errors import UserError, did_you_mean
 from shortrun.recipe_file import named_file
+from shortrun.runs.folder import runs_near
 from shortrun.study.scale import Scale
 from shortrun.study.study_file import shipped_studies
 
@@ -33,6 +34,8 @@ def report(argv: list[str]) -> None:
     from shortrun.report.extra import require
 
     require()
+    for path in (options.html, options.pdf, options.json):
+        require_writable(path)
     from shortrun.report.content import report_of
 
     with Console(stderr=True, highlight=False).status("reading") as status:
@@ -64,8 +67,10 @@ def _subjects(options: Any, overrides: Any, mistakes: list[str], tell: Callable[
             else:
                 studies.append(_study(name, options, overrides, mistakes, tell))
         else:
-            known = [*shipped_studies(), *shipped_sweeps(), *map(str, _runs_beside(Path(name)))]
-            raise UserError(f"{name} is no run folder, study or sweep: {did_you_mean(name, known)}")
+            known = {*shipped_studies(), *shipped_sweeps()}
+            raise UserError(
+                f"{name} is no run folder, study or sweep: {runs_near(Path(name)) or did_you_mean(name, known)}"
+            )
     if mistakes:
         raise UserError("\n".join(mistakes))
     return Subjects(tuple(runs), tuple(studies), tuple(sweeps))
@@ -99,10 +104,6 @@ def _sweep(name: str, options: Any) -> SweepReport:
 
     path, file = read_sweep(name)
     return report_of(find_study(options.storage or storage_url(options.out, path.stem), path.stem), file)
-
-
-def _runs_beside(path: Path) -> list[Path]:
-    return [found.parent for found in sorted(path.parent.glob("*/recipe.toml"))]
 
 
 def _write(made: Any, options: Any, tell: Callable[[str], None]) -> list[Path]:

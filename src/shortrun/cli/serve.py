@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from shortrun.cli.options import Serve
-from shortrun.errors import UserError
+from shortrun.errors import missing_extra
 
 
 def serve(argv: list[str]) -> None:
@@ -60,4 +60,4 @@ def _require_extra() -> None:
         import uvicorn  # noqa: F401
         import vl_convert  # noqa: F401  # it brings the scripts that draw charts
     except ImportError:
-        raise UserError("The playground needs the extra `playground`: pip install 'shortrun[playground]'") from None
+        raise missing_extra("The playground", "playground") from None

@@ -121,6 +121,9 @@ def _do(ledger: Ledger, crew: Does, workers: int) -> None:
 
 def _show(argv: list[str]) -> None:
     options, study = _asked(StudyShow, "show", argv)
+    from shortrun.view.charts import require_chart
+
+    require_chart(options.chart)
     _tell(
         _ledger(study, options.out),
         as_json=options.json,
@@ -134,14 +137,13 @@ def _tell(
     ledger: Ledger, *, as_json: bool, final: bool = False, as_markdown: bool = False, chart: Path | None = None
 ) -> None:
     from shortrun.study.result import results, write_final
+    from shortrun.view.charts import save, study_chart
     from shortrun.view.study import lines, markdown, sentences
 
     if final:
         write_final(ledger)
     found = results(ledger, "validation" if final else "tuning")
     if chart:
-        from shortrun.view.charts import save, study_chart
-
         save(study_chart(found), chart)
     if as_json:
         print(json.dumps(found.as_dict()))

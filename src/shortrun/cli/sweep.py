@@ -13,7 +13,7 @@ from shortrun.cli.dispatch import Command, chosen
 from shortrun.cli.flags import taken_from
 from shortrun.cli.options import SweepBest, SweepRun, SweepShow
 from shortrun.cli.signals import StoppedAtOnce, catching
-from shortrun.errors import UserError, positive
+from shortrun.errors import UserError, missing_extra, positive
 
 if TYPE_CHECKING:
     import optuna
@@ -38,7 +38,7 @@ def sweep(argv: list[str]) -> None:
 def require_optuna() -> None:
     """Raises UserError where Optuna is not installed."""
     if importlib.util.find_spec("optuna") is None:
-        raise UserError("Sweeps are searched by Optuna: pip install 'shortrun[sweep]'")
+        raise missing_extra("A sweep", "sweep")
 
 
 def _run(argv: list[str]) -> None:

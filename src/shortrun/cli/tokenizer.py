@@ -44,13 +44,14 @@ def tokenizer(argv: list[str]) -> None:
     options = tyro.cli(TokenizerOptions, prog="shortrun tokenizer", args=rest)
     if options.show < 0:
         raise UserError(f"--show {options.show} must be at least 0")
+    from shortrun.view.charts import require_chart, save
     from shortrun.view.tokenizer import report_on
 
+    require_chart(options.chart)
     subject = _subject(options.which, overrides, mistakes)
     report = report_on(subject.tokenizer, _splits(subject.corpus), subject.block_size)
     sizes = _compared(subject, options.sizes)
     if options.chart:
-        from shortrun.view.charts import save
         from shortrun.view.tokenizer_charts import tokenizer_chart
 
         save(tokenizer_chart(report, [size.row() for size in sizes]), options.chart)

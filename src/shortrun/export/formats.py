@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from shortrun.disk import write_json
-from shortrun.errors import UserError
+from shortrun.errors import UserError, missing_extra
 from shortrun.export.classes import class_for
 from shortrun.export.fast_tokenizer import write_fast_tokenizer
 from shortrun.export.weights import config_of, tensors_of
@@ -43,9 +43,7 @@ def require_extra(name: str) -> None:
     """Raises UserError where a format's libraries are not installed."""
     missing = [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise UserError(
-            f"Exports of format {name} need the extra `{name}` ({', '.join(missing)} missing): pip install 'shortrun[{name}]'"
-        )
+        raise missing_extra(f"An export of format {name}", name, f" ({', '.join(missing)} missing)")
 
 
 def _class_or_reasons(trained: Trained) -> str:

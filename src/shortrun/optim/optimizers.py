@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shortrun.errors import UserError
+from shortrun.errors import missing_extra
 from shortrun.model.gpt import block_matrices
 from shortrun.optim.muon import Muon
 from shortrun.recipe import OptimConfig
@@ -133,5 +133,5 @@ def _library() -> Any:
     try:
         import pytorch_optimizer
     except ImportError:
-        raise UserError("The lion and soap optimizers come with an extra: pip install 'shortrun[optimizers]'") from None
+        raise missing_extra('optim.name = "lion" or "soap"', "optimizers") from None
     return pytorch_optimizer

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import version
 
-from shortrun.errors import UserError
+from shortrun.errors import missing_extra
 from shortrun.pipeline.steps import Rejected
 from shortrun.pipeline.text import Text
 
@@ -38,9 +38,7 @@ def extractor(library: str) -> Extract:
         return EXTRACTORS[library]()
     except ImportError:
         extra = "corpus" if library == "resiliparse" else "extraction"
-        raise UserError(
-            f'extraction.library = "{library}" needs the extra `{extra}`: pip install "shortrun[{extra}]"'
-        ) from None
+        raise missing_extra(f'extraction.library = "{library}"', extra) from None
 
 
 def _resiliparse() -> Extract:

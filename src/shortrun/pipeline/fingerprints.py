@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shortrun.errors import UserError
+from shortrun.errors import missing_extra
 from shortrun.pipeline.corpus_file import Duplicates
 from shortrun.pipeline.text import Text
 
@@ -39,9 +39,7 @@ class Fingerprints:
             try:
                 from rensa import RMinHash
             except ImportError:
-                raise UserError(
-                    'duplicates.near needs the extra `corpus`: pip install "shortrun[corpus]", or set it to "off"'
-                ) from None
+                raise missing_extra("duplicates.near", "corpus", ', or set it to "off"') from None
             self._signature = RMinHash
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from shortrun.errors import UserError, did_you_mean
+from shortrun.errors import UserError, did_you_mean, missing_extra
 from shortrun.pipeline.corpus_file import Input
 
 AT_ONCE = 64
@@ -16,9 +16,7 @@ def open_hub(about: Input) -> Any:
     try:
         import datasets
     except ImportError:
-        raise UserError(
-            f'input {about.title}: hub = "{about.hub}" is read by the `datasets` library: pip install "shortrun[hub]"'
-        ) from None
+        raise missing_extra(f'input {about.title}: hub = "{about.hub}"', "hub") from None
     try:
         table = datasets.load_dataset(about.hub, about.config, split=about.hub_split, revision=about.revision)
     except Exception as error:  # the library and what it stands on raise many kinds

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 
-from shortrun.errors import UserError
+from shortrun.errors import UserError, missing_extra
 from shortrun.pipeline import corpus_file
 from shortrun.pipeline.steps import Rejected
 from shortrun.pipeline.text import Text
@@ -51,7 +51,7 @@ def _ftfy() -> tuple[Callable[[str], str], str]:
     try:
         import ftfy
     except ImportError:
-        raise UserError('repair.ftfy = true needs the extra `corpus`: pip install "shortrun[corpus]"') from None
+        raise missing_extra("repair.ftfy = true", "corpus") from None
     # only what was decoded wrongly: quotation marks, ligatures, widths and entities are the author's
     settings = ftfy.TextFixerConfig(
         unescape_html=False,
@@ -75,7 +75,7 @@ class Language:
         try:
             from py3langid.langid import MODEL_FILE, LanguageIdentifier
         except ImportError:
-            raise UserError('language.keep needs the extra `language`: pip install "shortrun[language]"') from None
+            raise missing_extra("language.keep", "language") from None
         identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
         if unknown := sorted(set(about.keep) - set(identifier.labels)):
             raise UserError(f'language.keep: "{unknown[0]}" is no language that py3langid knows, such as "en" or "de"')

@@ -6,9 +6,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from shortrun.errors import UserError
+from shortrun.errors import missing_extra
 
-SENTENCE = "Reports need the extra `report`: pip install 'shortrun[report]'"
 LIBRARIES = ("altair", "jinja2", "optuna", "scipy", "typst", "vl_convert")
 
 
@@ -19,7 +18,7 @@ def require() -> None:
     except ValueError:  # what find_spec says of one that is blocked
         missing = True
     if missing:
-        raise UserError(SENTENCE)
+        raise missing_extra("A report", "report")
 
 
 def needs(library: str) -> Any:
@@ -27,4 +26,4 @@ def needs(library: str) -> Any:
     try:
         return import_module(library)
     except ImportError:
-        raise UserError(SENTENCE) from None
+        raise missing_extra("A report", "report") from None

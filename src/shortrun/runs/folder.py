@@ -11,6 +11,7 @@ nats.npz            -log p of each validation and tuning document at that moment
 
 from __future__ import annotations
 
+import difflib
 import io
 import json
 import os
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortrun.disk import json_sha256, read_json, write_atomically, write_json
-from shortrun.errors import UserError
+from shortrun.errors import UserError, reason_of
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import differences, parse_recipe, to_toml
 from shortrun.runs.result import Result
@@ -92,9 +93,8 @@ class RunFolder:
         folder = cls(path)
         if not folder.recipe_file.is_file():
             what = "it has no recipe.toml" if path.is_dir() else "there is no such folder"
-            near = sorted(found.parent for found in path.parent.glob("*/recipe.toml"))
-            hint = f"; runs beside it: {', '.join(str(run) for run in near[:5])}" if near else ""
-            raise UserError(f"{path} is not a run: {what}{hint}")
+            hint = runs_near(path) or _listed("runs beside it", _runs_beside(path))
+            raise UserError(f"{path} is not a run: {what}{hint and '; '}{hint}")
         found = folder.manifest().get("format", 1)
         if found != FORMAT:
             age = "an older" if isinstance(found, int) and found < FORMAT else "a newer"
@@ -116,7 +116,7 @@ class RunFolder:
         try:
             text = self.recipe_file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.recipe_file} can't be read: {error}") from None
+            raise UserError(f"{self.recipe_file} can't be read: {reason_of(error)}") from None
         recipe, unknown = parse_recipe(text, str(self.recipe_file))
         began, _ = parse_recipe(self.manifest()["recipe"], str(self.manifest_file))
         lines = [line for line in differences(began, recipe) if not line.startswith(("data.path:", "tokenizer.path:"))]
@@ -201,8 +201,12 @@ class RunFolder:
         try:
             with np.load(self.nats_file, allow_pickle=False) as arrays:
                 return Nats(arrays[split], arrays[f"{split}_characters"])
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"{self.nats_file} can't be read: {error}") from None
+        except OSError as error:
+            raise UserError(f"{self.nats_file} can't be read: {reason_of(error)}") from None
+        except KeyError:
+            raise UserError(f"{self.nats_file} holds no {split} documents") from None
+        except (EOFError, TypeError, ValueError, zipfile.BadZipFile):
+            raise UserError(f"{self.nats_file} is damaged: it is no archive of arrays") from None
 
     def finished_scores(self) -> dict[str, Any] | None:
         """What scores.json holds of a run that has taken all its steps; None where it or nats.npz is missing or damaged.
@@ -242,6 +246,26 @@ def runs_by_fingerprint(root: Path) -> dict[str, RunFolder]:
 def find_run(root: Path, fingerprint: str) -> RunFolder | None:
     """The run of that identity in a folder or below it; a finished one before others."""
     return runs_by_fingerprint(root).get(fingerprint)
+
+
+def runs_near(path: Path) -> str:
+    """A clause that says which runs may be meant by a path that is none: those in it, or the one beside it whose name is
+    nearest; "" where there is neither."""
+    inside = sorted(path.glob("*/recipe.toml")) or sorted(path.glob("*/*/recipe.toml"))
+    if inside:
+        return _listed("runs in it", [found.parent for found in inside])
+    beside = {run.name: run for run in _runs_beside(path)}
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f"did you mean {beside[near[0]]}?" if near else ""
+
+
+def _runs_beside(path: Path) -> list[Path]:
+    return [found.parent for found in sorted(path.parent.glob("*/recipe.toml"))]
+
+
+def _listed(what: str, runs: list[Path], most: int = 5) -> str:
+    more = f" and {len(runs) - most:,} more" if len(runs) > most else ""
+    return f"{what}: {', '.join(map(str, runs[:most]))}{more}" if runs else ""
 
 
 def require_free(path: Path) -> None:

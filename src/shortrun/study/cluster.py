@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from shortrun.errors import UserError
+from shortrun.errors import UserError, missing_extra
 from shortrun.study.jobs import Job
 from shortrun.study.ledger import Entry
 from shortrun.study.run import OnChange, cores
@@ -154,5 +154,5 @@ def _distributed() -> Any:
     try:
         import distributed
     except ImportError:
-        raise UserError("--cluster needs the extra `cluster`: pip install 'shortrun[cluster]'") from None
+        raise missing_extra("--cluster", "cluster") from None
     return distributed

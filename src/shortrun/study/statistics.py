@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shortrun.errors import UserError
+from shortrun.errors import UserError, missing_extra
 
 try:
     from scipy import optimize, stats
 except ImportError:
-    raise UserError("studies compute their intervals by scipy: pip install 'shortrun[study]'") from None
+    raise missing_extra("A study", "study") from None
 
 RESAMPLES = 2000
 SIGNS = 2**16

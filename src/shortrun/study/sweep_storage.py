@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from shortrun.errors import ShortrunError, UserError
+from shortrun.errors import ShortrunError, UserError, missing_extra
 
 HEARTBEAT = 20
 """Seconds between two signs of life of a trial; SHORTRUN_HEARTBEAT is another number of them."""
@@ -69,9 +69,7 @@ def open_storage(url: str) -> RDBStorage:
                 heartbeat_stale_trial_callback=retry,
             )
         except ImportError as error:
-            raise UserError(
-                f"The storage {_shown(url)} needs a driver: pip install 'shortrun[postgres]' ({error})"
-            ) from None
+            raise missing_extra(f"The storage {_shown(url)}", "postgres", f" ({error})") from None
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             if opening == OPENINGS:
                 told = str(error.__cause__ or error).splitlines()[0]

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shortrun.disk import file_sha256
-from shortrun.errors import UserError, did_you_mean
+from shortrun.errors import UserError, did_you_mean, missing_extra
 from shortrun.recipe import DataConfig
 from shortrun.text.cleaning import cleaned
 from shortrun.text.documents import Documents
@@ -145,10 +145,8 @@ def _hub_table(data: DataConfig) -> Any:
     try:
         import datasets
     except ImportError:
-        raise UserError(
-            'data.source = "hackernews" reads the hub by the `datasets` library: pip install "shortrun[hub]", '
-            "or give documents of your own by --data.path FILE"
-        ) from None
+        instead = ", or give documents of your own by --data.path FILE"
+        raise missing_extra('data.source = "hackernews"', "hub", instead) from None
     try:
         return datasets.load_dataset(HUB_DATASET, split="train", revision=data.revision)
     except Exception as error:  # the library and what it stands on raise many kinds

@@ -63,13 +63,18 @@ def of_step(loss: float, lr: float, grad_norm: float, tokens_per_second: float |
 
 
 def of_evaluation(
-    loss: float, official: float, bits_per_byte: float, perplexity: float | None, tuning: float | None
+    loss: float,
+    official: float,
+    coverage: float,
+    bits_per_byte: float,
+    perplexity: float | None,
+    tuning: float | None,
 ) -> Scalars:
-    """The numbers of an evaluation."""
+    """The numbers of an evaluation. Where the official loss covers no target it is 0 and says nothing, so it is left out."""
     return _numbers(
         {
             "Val/Loss": loss,
-            "Val/OfficialLoss": official,
+            "Val/OfficialLoss": official if coverage else None,
             "Val/BitsPerByte": bits_per_byte,
             "Val/Perplexity": perplexity,
             "Val/TuningLoss": tuning,
@@ -81,15 +86,22 @@ def of_event(event: StepTaken | Evaluated) -> Scalars:
     """The numbers of an event."""
     if isinstance(event, StepTaken):
         return of_step(event.loss, event.lr, event.grad_norm, event.tokens_per_second)
-    found, tuning = event.validation, event.tuning.loss.loss if event.tuning else None
-    return of_evaluation(found.loss.loss, found.official.loss, found.loss.bits_per_byte, found.loss.perplexity, tuning)
+    loss, official, tuning = event.validation.loss, event.validation.official, event.tuning
+    return of_evaluation(
+        loss.loss,
+        official.loss,
+        official.coverage,
+        loss.bits_per_byte,
+        loss.perplexity,
+        tuning.loss.loss if tuning else None,
+    )
 
 
 def of_record(record: dict[str, Any]) -> Scalars:
     """The numbers of a line of metrics.jsonl, of a `training_step` or a `validation_step`; its speed is not written there."""
     if record["event"] == "training_step":
         return of_step(record["loss"], record["lr"], record["grad_norm"])
-    names = ("document_loss", "official_loss", "bits_per_byte", "perplexity", "tuning_loss")
+    names = ("document_loss", "official_loss", "coverage", "bits_per_byte", "perplexity", "tuning_loss")
     return of_evaluation(*(record[name] for name in names))
 
 

@@ -12,7 +12,7 @@ from contextlib import redirect_stdout, suppress
 from functools import cache
 from types import TracebackType
 
-from shortrun.errors import UserError, did_you_mean
+from shortrun.errors import UserError, did_you_mean, missing_extra
 from shortrun.runs.result import Result
 from shortrun.track.services import MLflow, Trackio, WandB
 from shortrun.track.tensorboard import TensorBoard
@@ -38,9 +38,7 @@ def trackers(names: Iterable[str]) -> dict[str, Tracker]:
         try:
             made[name] = TRACKERS[name]()
         except ImportError as error:
-            raise UserError(
-                f"Tracking by {name} needs the extra `{name}`: pip install 'shortrun[{name}]' ({error})"
-            ) from None
+            raise missing_extra(f"Tracking by {name}", name, f" ({error})") from None
     return made
 
 

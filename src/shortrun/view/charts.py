@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shortrun.errors import UserError, did_you_mean
-from shortrun.study.table import StudyResult
+from shortrun.disk import require_writable
+from shortrun.errors import UserError, did_you_mean, missing_extra
+from shortrun.study.table import ResultRow, StudyResult
 from shortrun.view.study import verdict
 
 if TYPE_CHECKING:
     import altair
 
 COLOURS = {"better": "#1b7f5c", "tie": "#8a8a8a", "worse": "#b5442e", "": "#335c99"}
-"""Told apart by red-green blind readers by their lightness too."""
+"""Told apart by red-green blind readers by their lightness too. What one seed says of a change has the last one."""
 RUN_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a7a7a", "#882255")
 """One for each run, told apart by colour-blind readers (most are Okabe & Ito's of 2008); more runs begin anew."""
 FORMATS = ("svg", "png", "pdf", "json", "html")
@@ -28,15 +29,15 @@ def study_chart(result: StudyResult) -> altair.HConcatChart:
     order = [row.change for row in rows]
     y = alt.Y("change:N", sort=order, title=None, axis=alt.Axis(labelLimit=320))
     points = [
-        {"change": row.change, "seed": str(seed), "loss": loss, "verdict": verdict(row).rstrip("?")}
+        {"change": row.change, "seed": str(seed), "loss": loss, "verdict": verdict(row), "colour": _settled(row)}
         for row in rows
         for seed, loss in row.losses.items()
     ]
     means = [
-        {"change": row.change, "loss": row.loss, "verdict": verdict(row).rstrip("?"), "reason": row.reason}
+        {"change": row.change, "loss": row.loss, "verdict": verdict(row), "colour": _settled(row), "reason": row.reason}
         for row in rows
     ]
-    colour = alt.Color("verdict:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())), legend=None)
+    colour = alt.Color("colour:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())), legend=None)
     x = alt.X(
         "loss:Q", scale=alt.Scale(zero=False, nice=True), title=f"loss on the {result.split} documents (nats/char)"
     )
@@ -51,7 +52,8 @@ def study_chart(result: StudyResult) -> altair.HConcatChart:
             "difference": row.difference,
             "low": row.interval[0],
             "high": row.interval[1],
-            "verdict": verdict(row).rstrip("?"),
+            "verdict": verdict(row),
+            "colour": _settled(row),
         }
         for row in rows
         if row.difference is not None and row.interval is not None
@@ -79,11 +81,31 @@ def study_chart(result: StudyResult) -> altair.HConcatChart:
     return chart
 
 
-def save(chart: Any, path: Path) -> None:
-    """Writes a chart in the format that the file's name ends in."""
+def _settled(row: ResultRow) -> str:
+    """The verdict on a change, where it comes from more than one seed."""
+    found = verdict(row)
+    return "" if found.endswith("?") else found
+
+
+def require_chart(path: Path | None) -> None:
+    """Raises UserError where no chart can be written at `path`; asked before the work that the chart shows."""
+    if path is None:
+        return
+    _format(path)
+    altair_library()
+    require_writable(path)
+
+
+def _format(path: Path) -> str:
     ending = path.suffix.removeprefix(".").lower()
     if ending not in FORMATS:
         raise UserError(f"{path}: a chart is no .{ending}; {did_you_mean(ending, FORMATS)}")
+    return ending
+
+
+def save(chart: Any, path: Path) -> None:
+    """Writes a chart in the format that the file's name ends in."""
+    ending = _format(path)
     more = {"inline": True} if ending == "html" else {}  # all scripts inside: the page needs no network
     try:
         chart.save(str(path), format=ending, **more)
@@ -97,5 +119,5 @@ def altair_library() -> Any:
         import altair
         import vl_convert  # noqa: F401  # what altair writes pictures with
     except ImportError:
-        raise UserError("Charts need the extra `charts`: pip install 'shortrun[charts]'") from None
+        raise missing_extra("A chart", "charts") from None
     return altair

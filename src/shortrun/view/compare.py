@@ -126,13 +126,14 @@ def compare_runs(paths: Sequence[Path], *, show: int = 5, on: str | None = None)
     notes: list[str] = []
     runs = tuple(_read(path, name, notes) for path, name in zip(paths, run_names(paths), strict=True))
     _note_sameness(runs, notes)
+    alike = [_same_documents(run, runs[0], notes) for run in runs]
     differences = []
-    for run in runs[1:]:
-        if run.nats and runs[0].nats and _same_documents(run, runs[0], notes):
+    for run, same in zip(runs, alike, strict=True):
+        if run is not runs[0] and same and run.nats and runs[0].nats and _same_nats(run, runs[0], notes):
             differences.append(paired_difference(run.name, run.run, run.nats, runs[0].nats, show))
     if differences and show:
         differences = _with_texts(differences, runs[0], notes)
-    rows, sentence = paired_steps([run.curves for run in runs])
+    rows, sentence = paired_steps([run.curves for run in runs], [run.name for run in runs], alike)
     spans = _spans(runs, on, notes) if on is not None else []
     return Comparison(
         runs=runs,
@@ -209,20 +210,25 @@ def _recipe_differences(recipes: Sequence[Recipe]) -> list[FieldValues]:
 
 
 def _same_documents(run: ComparedRun, first: ComparedRun, notes: list[str]) -> bool:
-    """Whether both have scored the same validation documents; says why not."""
-    if run.documents_sha256 != first.documents_sha256:
-        notes.append(
-            f"{run.name} and {first.name} have different validation documents (sha256 {run.documents_sha256[:12]} and "
-            f"{first.documents_sha256[:12]}), so nothing that pairs documents is compared, and their losses are of different "
-            "texts."
-        )
-        return False
+    """Whether both have the same validation documents, scored or not yet; says what follows if not."""
+    if run.documents_sha256 == first.documents_sha256:
+        return True
+    notes.append(
+        f"{run.name} and {first.name} have different validation documents (sha256 {run.documents_sha256[:12]} and "
+        f"{first.documents_sha256[:12]}), so nothing that pairs documents is compared, and their losses are of different "
+        "texts."
+    )
+    return False
+
+
+def _same_nats(run: ComparedRun, first: ComparedRun, notes: list[str]) -> bool:
+    """Whether the nats of both are of documents of the same lengths; says so if not."""
     assert run.nats
     assert first.nats
-    if not np.array_equal(run.nats.characters_D, first.nats.characters_D):
-        notes.append(f"The nats of {run.name} and {first.name} are not of the same documents: one nats.npz is damaged.")
-        return False
-    return True
+    if np.array_equal(run.nats.characters_D, first.nats.characters_D):
+        return True
+    notes.append(f"The nats of {run.name} and {first.name} are not of the same documents: one nats.npz is damaged.")
+    return False
 
 
 def _with_texts(differences: list[RunDifference], first: ComparedRun, notes: list[str]) -> list[RunDifference]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Any
 
 from shortrun.errors import counted
@@ -29,40 +30,57 @@ class Section:
 
     title: str
     headings: tuple[str, ...]
-    rows: list[Row]
+    rows: Sequence[Row]
     text: int = 1
     documents: bool = False
     """Whether the first column holds texts of documents, whose characters mean nothing to Markdown."""
+    first: int = 0
+    """Columns that stay in front of each, where the table has to be cut into several."""
+    groups: tuple[int, ...] = ()
+    """How many columns stay together behind them, such as those of one run; nothing of a table that may not be cut."""
 
 
-def sections(found: Comparison) -> Iterator[Section]:
-    """All tables: recipes first, then losses, differences, evaluations, documents, and the text that was asked for."""
-    names = tuple(run.name for run in found.runs)
+def sections(found: Comparison, names: Sequence[str] = (), *, scores: bool = True) -> Iterator[Section]:
+    """All tables: recipes first, then losses, differences, evaluations, documents, and the text that was asked for.
+
+    names: what the runs are called in the tables, if not by their names. scores: whether losses and costs are among them.
+    """
+    names = tuple(names) or tuple(run.name for run in found.runs)
+    called = {run.name: name for run, name in zip(found.runs, names, strict=True)}
     yield _recipes(found, names)
-    yield Section(
-        "losses, nats per character of the validation documents", LOSSES, [_losses(run) for run in found.runs]
-    )
-    yield Section("what they cost", COSTS, [_costs(run) for run in found.runs])
+    if scores:
+        losses = [(called[run.name], *_losses(run)) for run in found.runs]
+        yield Section("losses, nats per character of the validation documents", LOSSES, losses)
+        yield Section("what they cost", COSTS, [(called[run.name], *_costs(run)) for run in found.runs])
     if found.differences:
-        rows = [_difference(each) for each in found.differences]
+        rows = [(called[each.name], *_difference(each)) for each in found.differences]
         yield Section(f"difference from {names[0]}, paired over documents", DIFFERENCES, rows)
     if found.steps:
         yield _evaluations(found, names)
     for each in found.differences:
-        yield from _documents(each, names[0])
+        yield from _documents(each, names[0], called[each.name])
     if found.on is not None:
         yield _surprisals(found, names, found.on)
 
 
+def lettered(found: Comparison) -> tuple[Section, tuple[str, ...]]:
+    """Short names for the runs, where tables have no room for others: A, B and so on; and the table that says whose they are."""
+    count = len(found.runs)
+    letters = tuple(ascii_uppercase[:count] if count <= len(ascii_uppercase) else (f"R{at + 1}" for at in range(count)))
+    rows: list[Row] = [(letter, run.name) for letter, run in zip(letters, found.runs, strict=True)]
+    return Section("in all tables", ("", "is the run"), rows, text=2), letters
+
+
 def _recipes(found: Comparison, names: tuple[str, ...]) -> Section:
     rows: list[Row] = [(each.field, *map(_value, each.values)) for each in found.recipe_differences]
-    return Section("recipes differ in", ("field", *names), rows, text=1 + len(names))
+    return Section(
+        "recipes differ in", ("field", *names), rows, text=1 + len(names), first=2, groups=(1,) * (len(names) - 1)
+    )
 
 
 def _difference(found: RunDifference) -> Row:
     low, high = found.interval
     return (
-        found.name,
         f"{found.difference:+.4f}",
         f"{low:+.4f} to {high:+.4f}",
         f"{found.p:.3g}",
@@ -72,7 +90,7 @@ def _difference(found: RunDifference) -> Row:
     )
 
 
-def _documents(found: RunDifference, first: str) -> Iterator[Section]:
+def _documents(found: RunDifference, first: str, name: str) -> Iterator[Section]:
     """Those that have become better, then those that have become worse."""
     for kind, side in zip(("better", "worse"), found.extremes, strict=True):
         rows: list[Row] = [
@@ -84,23 +102,29 @@ def _documents(found: RunDifference, first: str) -> Iterator[Section]:
             )
             for each in side
         ]
-        title = f"documents that are {kind} with {found.name}, in nats"
-        yield Section(title, ("document", "difference", first, found.name), rows, documents=True)
+        title = f"documents that are {kind} with {name}, in nats"
+        yield Section(title, ("document", "difference", first, name), rows, documents=True)
 
 
 def _surprisals(found: Comparison, names: tuple[str, ...], text: str) -> Section:
     rows: list[Row] = [
-        (
-            shown_token(span.text) or "(its end)",
-            *(f"{nats:.2f}" for nats in span.nats),
-            *(f"{difference:+.2f}" for difference in span.differences[1:]),
-        )
-        for span in found.spans
+        (shown_token(span.text) or "(its end)", *_beside_first(span.nats, span.differences)) for span in found.spans
     ]
     total = [sum(span.nats[at] for span in found.spans) for at in range(len(names))]
-    rows.append(("all", *(f"{nats:.2f}" for nats in total), *(f"{nats - total[0]:+.2f}" for nats in total[1:])))
-    headings = ("text", *names, *(f"{name} - {names[0]}" for name in names[1:]))
-    return Section(f"surprisal in nats: {text}", headings, rows, documents=True)
+    rows.append(("all", *_beside_first(total, [nats - total[0] for nats in total])))
+    headings = ["text", names[0]]
+    for name in names[1:]:
+        headings += [name, f"{name} - {names[0]}"]
+    return Section(
+        f"surprisal in nats: {text}", tuple(headings), rows, documents=True, first=2, groups=(2,) * (len(names) - 1)
+    )
+
+
+def _beside_first(nats: Sequence[float], differences: Sequence[float]) -> Iterator[str]:
+    """The nats of the first run, then those of each other one with their difference."""
+    yield f"{nats[0]:.2f}"
+    for mine, difference in zip(nats[1:], differences[1:], strict=True):
+        yield from (f"{mine:.2f}", f"{difference:+.2f}")
 
 
 def _evaluations(found: Comparison, names: tuple[str, ...]) -> Section:
@@ -114,9 +138,11 @@ def _evaluations(found: Comparison, names: tuple[str, ...]) -> Section:
         cells = ["-" if row.epoch is None else f"{row.epoch:.2f}"] + ([] if own else [f"{row.steps[0]:,}"])
         for number, (step, loss) in enumerate(zip(row.steps, row.losses, strict=True)):
             cells += [*([f"{step:,}"] if own else []), f"{loss:.4f}"]
-            cells += [f"{row.improvement_percent[number]:+.2f} %"] if number else []
+            better = row.improvement_percent[number]
+            cells += ["-" if better is None else f"{better:+.2f} %"] if number else []
         rows.append(tuple(cells))
-    return Section("validation loss by evaluation", tuple(headings), rows, text=0)
+    title = "validation loss by evaluation"
+    return Section(title, tuple(headings), rows, text=0, first=3, groups=(3 if own else 2,) * (len(names) - 1))
 
 
 def sentences(found: Comparison) -> Iterator[str]:
@@ -129,7 +155,8 @@ def sentences(found: Comparison) -> Iterator[str]:
         yield (
             "Intervals and p are the noise of the validation documents alone (paired bootstrap, sign-flip test over "
             f"{counted(len(found.runs[0].nats.nats_D) if found.runs[0].nats else 0, 'document')}). Seeds have noise of their "
-            f"own, which one run each ({told}) can't show, hence the question marks; a study with several seeds does."
+            f'own, which one run each ({told}) can\'t show. So it is "better?", "worse?" or "tie?", with a question mark; a '
+            "study of several seeds can do without."
         )
     yield from found.notes
 
@@ -165,7 +192,6 @@ def _told(run: ComparedRun, key: str, form: str, by: float = 1.0) -> str:
 def _losses(run: ComparedRun) -> Row:
     scores, interval = run.scores or {}, run.interval
     return (
-        run.name,
         _told(run, "loss", "{:.4f}"),
         "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
         f"{scores['official_loss']:.4f} ({scores['coverage']:.1%})" if scores.get("coverage") else "-",
@@ -175,7 +201,6 @@ def _losses(run: ComparedRun) -> Row:
 
 def _costs(run: ComparedRun) -> Row:
     return (
-        run.name,
         _told(run, "parameters", "{:.2f}M", 1e6),
         _told(run, "steps", "{:,.0f}"),
         _told(run, "tokens", "{:.2f}M", 1e6),

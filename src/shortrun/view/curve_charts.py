@@ -47,8 +47,7 @@ def validation_chart(
             "seconds": at.seconds,
             "epoch": at.epoch,
             "loss": at.loss,
-            "official loss": at.official_loss,
-            "coverage": at.coverage,
+            "official loss": f"{at.official_loss:.4f} ({at.coverage:.1%} covered)" if at.coverage else "none",
         }
         for name, each in runs.items()
         for at in each.evaluations
@@ -62,8 +61,8 @@ def validation_chart(
             scale=alt.Scale(domain=[low, high], nice=False),
             title=None if number else "validation loss (nats per character)",
         )
-        told = ["run:N", alt.Tooltip("loss:Q", format=".4f"), alt.Tooltip("official loss:Q", format=".4f")]
-        told += [alt.Tooltip("coverage:Q", format=".1%"), "steps:Q", alt.Tooltip("epoch:Q", format=".2f")]
+        told = ["run:N", alt.Tooltip("loss:Q", format=".4f"), "official loss:N"]
+        told += ["steps:Q", alt.Tooltip("epoch:Q", format=".2f")]
         lines = alt.Chart(alt.Data(values=rows)).mark_line(
             clip=True, point=alt.OverlayMarkDef(size=18), strokeWidth=1.6
         )

@@ -8,6 +8,7 @@ Shapes: N training steps.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shortrun.errors import UserError
+from shortrun.errors import UserError, reason_of
 from shortrun.runs.folder import RunFolder
 
 MOST_POINTS = 2_000
 """Points of a training curve that a chart gets: more than a screen has columns."""
 WINDOW = 0.01
 """Share of a run's steps, to either side, over which its training loss is averaged for a chart."""
-TRAINING = ("step", "tokens", "elapsed_time", "loss", "lr", "grad_norm")
-"""What is read of a training step."""
+MEASURED = ("elapsed_time", "loss", "lr", "grad_norm")
+"""What is read of a training step besides its number and its tokens."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Curves:
 def read_curves(run: Path) -> Curves:
     """The curves of a run, finished or not; without a single event they are empty.
 
-    Raises UserError where `run` is no run folder, or where an event lacks what it should say.
+    Raises UserError where `run` is no run folder, or where an event lacks what it should say
+    or says something else than a number.
     """
     folder = RunFolder.open(run)
     damaged: list[int] = []
@@ -87,22 +89,23 @@ def read_curves(run: Path) -> Curves:
         try:
             match event.get("event"):
                 case "dataset_info":
-                    epochs = event["epochs"]
+                    epochs = _count(event, "epochs")
                 case "training_step":
-                    training.append(tuple(event[key] for key in TRAINING))
-                    tokens, max_steps = event["tokens"], event["max_steps"]
+                    tokens, max_steps = _count(event, "tokens"), _count(event, "max_steps")
+                    training.append((_count(event, "step"), tokens, *(_number(event, key) for key in MEASURED)))
                 case "validation_step":
                     evaluations.append(_evaluated(event, epochs, tokens))
-        except (KeyError, TypeError) as error:
-            raise UserError(
-                f"{folder.metrics_file}, line {number}: the event lacks what it should say: {error}"
-            ) from None
-    columns = (
-        [np.array(column) for column in zip(*training, strict=True)] if training else [np.zeros(0)] * len(TRAINING)
-    )
+        except (KeyError, ValueError) as error:
+            what = f"the event lacks what it should say: {error}" if isinstance(error, KeyError) else error
+            raise UserError(f"{folder.metrics_file}, line {number}: {what}") from None
+    columns = [np.array(column) for column in zip(*training, strict=True)] or [np.zeros(0)] * (2 + len(MEASURED))
     steps_N, tokens_N, seconds_N, loss_N, lr_N, grad_norm_N = columns
-    left_out = f"{folder.metrics_file}: left out, because no event can be read in it: "
-    notes = [left_out + ", ".join(f"line {number}" for number in damaged)] if damaged else []
+    notes = []
+    if damaged:
+        numbers = ", ".join(f"line {number}" for number in damaged)
+        notes.append(f"{folder.metrics_file}: left out, because no event can be read in it: {numbers}")
+    if not folder.metrics_file.exists():
+        notes.append(f"{folder.metrics_file} is missing, so nothing is known of the run's steps")
     return Curves(
         run=run,
         epochs=epochs,
@@ -141,12 +144,14 @@ def _events(path: Path, damaged: list[int]) -> Iterator[tuple[int, dict[str, Any
         content = path.read_bytes()
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {reason_of(error)}") from None
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            event = json.loads(line)
-        except ValueError:
+            event = json.loads(line, parse_constant=_finite, parse_float=_finite)
+        except (ValueError, RecursionError):
             event = None
         if isinstance(event, dict):
             yield number, event
@@ -154,15 +159,39 @@ def _events(path: Path, damaged: list[int]) -> Iterator[tuple[int, dict[str, Any
             damaged.append(number)
 
 
+def _finite(word: str) -> float:
+    """A number of JSON, which has no NaN and no infinity; raises ValueError for what a float can't hold."""
+    if not math.isfinite(value := float(word)):
+        raise ValueError(f"{word} is no number")
+    return value
+
+
+def _number(event: dict[str, Any], key: str) -> float:
+    """A number of an event; raises KeyError where it is not there, and ValueError, with a sentence, where it is none."""
+    value = event[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300:
+        raise ValueError(f"{key} is {json.dumps(value)[:40]}, and a number was expected")
+    return value
+
+
+def _count(event: dict[str, Any], key: str) -> int:
+    """A number that counts something; raises as `_number` does."""
+    value = event[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"{key} is {json.dumps(value)[:40]}, and a whole number was expected")
+    return value
+
+
 def _evaluated(event: dict[str, Any], epochs: int | None, tokens: int) -> Evaluated:
+    step, max_steps = _count(event, "step"), _count(event, "max_steps")
     return Evaluated(
-        step=event["step"],
-        epoch=None if epochs is None else event["step"] / event["max_steps"] * epochs,
+        step=step,
+        epoch=step / max_steps * epochs if epochs and max_steps else None,
         tokens=tokens or None,
-        seconds=event["elapsed_time"],
-        loss=event["document_loss"],
-        official_loss=event["official_loss"],
-        coverage=event["coverage"],
-        perplexity=event.get("perplexity"),
-        tuning_loss=event["tuning_loss"],
+        seconds=_number(event, "elapsed_time"),
+        loss=_number(event, "document_loss"),
+        official_loss=_number(event, "official_loss"),
+        coverage=_number(event, "coverage"),
+        perplexity=None if event.get("perplexity") is None else _number(event, "perplexity"),
+        tuning_loss=None if event["tuning_loss"] is None else _number(event, "tuning_loss"),
     )

@@ -79,9 +79,11 @@ class Diagnosis:
                 f"{1 - 1 / (1 - self.gain):.0%} lower."
             )
         if self.gain < LITTLE:
+            learnt = "little" if round(self.gain, 3) > 0 else "no"
+            beside = f"{abs(self.gain):.1%} {'below' if self.gain > 0 else 'above'} " if round(self.gain, 3) else ""
             return (
-                "This model has learnt little more than how frequent each token is: its loss is "
-                f"{abs(self.gain):.1%} {'below' if self.gain > 0 else 'above'} that of frequencies alone."
+                f"This model has learnt {learnt} more than how frequent each token is: its loss is {beside}that of "
+                "frequencies alone."
             )
         return f"This model uses what it reads: its loss is {self.gain:.0%} below that of token frequencies alone."
 

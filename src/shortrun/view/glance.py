@@ -40,6 +40,8 @@ class Glance:
     """The shipped recipe from which the run's differs in the fewest fields, or DEFAULTS where these are as near."""
     differences: list[FieldChange]
     """From that one; fields that decide nothing are left out."""
+    from_data: dict[str, Any]
+    """The fields that the nearest recipe leaves to the data, and what they are in the run."""
     default_differences: list[FieldChange]
     scores: Mapping[str, Any] | None
     """What scores.json holds; None of a run without it."""
@@ -74,6 +76,7 @@ class Glance:
             "fingerprint": self.manifest.get("fingerprint"),
             "base": self.nearest,
             "recipe_differences": [_as_dict(each) for each in self.differences],
+            "from_data": self.from_data,
             "default_differences": [_as_dict(each) for each in self.default_differences],
             "vocab_size": self.model.vocab_size,
             "parameters": self.parameters,
@@ -103,7 +106,8 @@ def glance(path: Path) -> Glance:
             interval = bootstrap_interval(*folder.nats())
         except UserError as error:
             notes.append(f"the loss has no interval: {error}")
-    nearest, differences = nearest_recipe(recipe)
+    bases = base_recipes()
+    nearest, differences = nearest_recipe(recipe, bases)
     curves = read_curves(path)
     return Glance(
         run=path,
@@ -112,6 +116,7 @@ def glance(path: Path) -> Glance:
         manifest=manifest,
         nearest=nearest,
         differences=differences,
+        from_data={field: recipe.value(field) for field in bases[nearest].train.from_data},
         default_differences=deciding(changed_fields(Recipe(), recipe)),
         scores=scores,
         interval=interval,
@@ -121,15 +126,25 @@ def glance(path: Path) -> Glance:
     )
 
 
-def nearest_recipe(recipe: Recipe) -> tuple[str, list[FieldChange]]:
-    """The shipped recipe that differs in the fewest fields, or DEFAULTS, and these fields.
+def base_recipes() -> dict[str, Recipe]:
+    """What a run's recipe may be set beside, by name."""
+    return {DEFAULTS: Recipe(), **{name: load_recipe(name) for name in shipped_recipes()}}
 
-    A run keeps its resolved recipe and not what that extended, so its base is looked for.
+
+def nearest_recipe(recipe: Recipe, bases: Mapping[str, Recipe]) -> tuple[str, list[FieldChange]]:
+    """The one of `bases` from which a run's recipe differs in the fewest fields, and these fields.
+
+    A run keeps its resolved recipe and not what that extended, so its base is looked for. What a base leaves to the data is no
+    difference: a run of it has some value there.
     """
-    bases = {DEFAULTS: Recipe(), **{name: load_recipe(name) for name in shipped_recipes()}}
-    found = {name: deciding(changed_fields(base, recipe)) for name, base in bases.items()}
+    found = {name: _changes(base, recipe) for name, base in bases.items()}
     nearest = min(found, key=lambda name: len(found[name]))
     return nearest, found[nearest]
+
+
+def _changes(base: Recipe, recipe: Recipe) -> list[FieldChange]:
+    left = ("train.from_data", *base.train.from_data)
+    return [change for change in deciding(changed_fields(base, recipe)) if change.field not in left]
 
 
 def deciding(changes: list[FieldChange]) -> list[FieldChange]:

@@ -21,18 +21,23 @@ class StepRow:
     steps: tuple[int, ...]
     losses: tuple[float, ...]
     """Nats per character."""
-    improvement_percent: tuple[float, ...]
-    """By how much less each run loses than the first, of that one's loss."""
+    improvement_percent: tuple[float | None, ...]
+    """By how much less each run loses than the first, of that one's loss; None where their losses are of other documents."""
 
 
-def paired_steps(curves: Sequence[Curves]) -> tuple[list[StepRow], list[str]]:
+def paired_steps(
+    curves: Sequence[Curves], names: Sequence[str], alike: Sequence[bool]
+) -> tuple[list[StepRow], list[str]]:
     """The rows, and sentences about how they were paired and what had no partner.
 
     Where an epoch has as many steps in all runs, rows are of the same step. Elsewhere they are of nearly the same epoch.
+    alike: of each run, whether its losses are of the first one's documents.
     """
     first, *others = curves
-    if not all(each.evaluations for each in curves):
-        return [], []
+    empty = [name for name, each in zip(names, curves, strict=True) if not each.evaluations]
+    if empty:
+        have = "has" if len(empty) == 1 else "have"
+        return [], [f"{', '.join(empty)} {have} no evaluation in the log, so no evaluations are set side by side."]
     by_step = len({_steps_an_epoch(each) for each in curves}) == 1
     rows = []
     for at in first.evaluations:
@@ -44,13 +49,17 @@ def paired_steps(curves: Sequence[Curves]) -> tuple[list[StepRow], list[str]]:
                     epoch=at.epoch,
                     steps=tuple(each.step for each in found),
                     losses=tuple(each.loss for each in found),
-                    improvement_percent=tuple(100 * (at.loss - each.loss) / at.loss for each in found),
+                    improvement_percent=tuple(
+                        100 * (at.loss - each.loss) / at.loss if same else None
+                        for each, same in zip(found, alike, strict=True)
+                    ),
                 )
             )
     sentences = []
     if not by_step:
         sentences.append(
-            "An epoch has not as many steps in each run, so evaluations are paired that lie within a twentieth of an epoch."
+            "The epochs of these runs differ in their number of steps, so evaluations are paired that lie within a twentieth of "
+            "an epoch."
         )
     alone = max(len(each.evaluations) for each in curves) - len(rows)
     if alone:
