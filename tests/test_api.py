@@ -28,6 +28,8 @@ from shortrun.view.evaluate import evaluate_run
 from tests.conftest import ROOT, scores_of, tiny_recipe, tiny_values
 
 SIGNATURES = {
+    "combine": "(runs: 'Sequence[str | Path]', *, out: 'str | Path', fit: 'bool' = False, data_path: 'Sequence[str]' = (), "
+    "on_event: 'OnEvent | None' = None) -> 'Result'",
     "load": "(run: 'str | Path') -> 'Run'",
     "resume": "(run: 'str | Path', *, data_path: 'Sequence[str]' = (), max_steps: 'int | None' = None, "
     "on_event: 'OnEvent | None' = None, stop: 'Stop | None' = None) -> 'Result'",
@@ -55,7 +57,7 @@ SIGNATURES = {
 SECTIONS = ["data", "tokenizer", "batches", "model", "optim", "schedule", "train"]
 BASELINES = {"fit_on": "train+validation", "byte_alphabet": "seen"}
 """What the baseline's tokenizer has that is not the default."""
-EXAMPLES = (api.train, api.resume, api.load, api.Run.score, api.Run.predict, api.Run.sample, api.study)
+EXAMPLES = (api.train, api.resume, api.combine, api.load, api.Run.score, api.Run.predict, api.Run.sample, api.study)
 """In this order, because those of a run look at what `train`'s example has made."""
 
 

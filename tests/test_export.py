@@ -120,6 +120,7 @@ def test_each_need_alone_is_an_obstacle() -> None:
         "mlp": ("gelu", "relu2", "swiglu"),
     }
     others |= {"block": ("sequential", "parallel"), "output_gate": (False, True), "qk_norm": (False, True)}
+    others |= {"members": (1, 3)}
     for name, base in (("GPT2LMHeadModel", {}), ("LlamaForCausalLM", LLAMA)):
         assert not obstacles(tiny_recipe(None, model=base), name)
         for need in NEEDS[name]:

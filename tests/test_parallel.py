@@ -33,6 +33,7 @@ WAYS: dict[str, dict[str, dict[str, Any]]] = {
     "sam": {"optim": {"sharpness": "asam", "rho": 0.3}},
     "odd rows in parts": {"batches": {"batch_size": 13}, "train": {"memory_limit": 0.351}},
     "average": {"train": {"ema": 0.9}},
+    "members": {"model": {"members": 2}},
 }
 
 

@@ -160,7 +160,7 @@ def memory_of_a_step(sharpness: str) -> tuple[list[float], float]:
     x_BT = torch.tensor([[EOS, 5]])  # so few that the weights outweigh all that the model makes
     held: list[int] = []
     with Memory(model) as memory:
-        take.objective.register_forward_pre_hook(lambda *_: held.append(memory.now))
+        take.objectives[0].register_forward_pre_hook(lambda *_: held.append(memory.now))
         take(RowBatch(x_BT, x_BT, 2, torch.zeros(0).numpy()), 1.0, (0, 1))
     size = sum(weight.nbytes for weight in model.parameters())
     return [each / size for each in held], memory.peak / size

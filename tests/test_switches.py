@@ -68,6 +68,7 @@ SWITCHES = {
     "model.output_gate": Switch((True,)),
     "model.layer_scale": Switch((0.1,)),
     "model.qk_norm": Switch((True,)),
+    "model.members": Switch((2,)),
     "optim.name": Switch(("sgd", "muon", "lion", "soap")),
     "optim.lr": Switch((1e-3,)),
     "optim.betas": Switch(((0.8, 0.95), (0.9, 0.99))),
@@ -230,7 +231,7 @@ def test_what_changes_no_arithmetic_keeps_the_bits(place: str, value: Any, witho
     assert trained({place: value}, tmp_path / "run") == without({})
 
 
-SIZES = {f"model.{name}" for name in ("n_layer", "n_head", "d_model", "embedding_width")}
+SIZES = {f"model.{name}" for name in ("n_layer", "n_head", "d_model", "embedding_width", "members")}
 NOT_IN_FORWARD = {f"model.{name}" for name in ("init", "dropout", "word_dropout")}
 IN_FORWARD = [case for case in CASES if case[0].startswith("model.") and case[0] not in SIZES | NOT_IN_FORWARD]
 

@@ -395,6 +395,7 @@ SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
         "optim": {"name": "muon", "decay": "matrices", "weight_decay": 0.1},
         "schedule": {"name": "wsd", "warmup": 3},
     },
+    "members": {"model": {"members": 2}, "optim": {"name": "muon"}, "train": {"ema": 0.9}},
     "sam": {"optim": {"sharpness": "sam"}},
     "asam": {"optim": {"sharpness": "asam", "rho": 0.5}},
     "asam with muon": {"optim": {"name": "muon", "sharpness": "asam", "rho": 0.5}},

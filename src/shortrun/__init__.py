@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shortrun.api import Run, load, resume, study, train
+    from shortrun.api import Run, combine, load, resume, study, train
     from shortrun.errors import ShortrunError, UserError
     from shortrun.recipe import Recipe
     from shortrun.runs.result import Result
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 __version__ = version("shortrun")
 
 __all__ = [
-    "Evaluation", "Reading", "Recipe", "Result", "Run", "ShortrunError", "StudyResult", "UserError", "load", "resume", "study",
-    "train",
+    "Evaluation", "Reading", "Recipe", "Result", "Run", "ShortrunError", "StudyResult", "UserError", "combine", "load",
+    "resume", "study", "train",
 ]  # fmt: skip
 
 _HOMES = {
-    "shortrun.api": ("Run", "load", "resume", "study", "train"),
+    "shortrun.api": ("Run", "combine", "load", "resume", "study", "train"),
     "shortrun.errors": ("ShortrunError", "UserError"),
     "shortrun.recipe": ("Recipe",),
     "shortrun.runs.result": ("Result",),

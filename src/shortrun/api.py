@@ -28,6 +28,7 @@ from shortrun.study.run import Change, Crew, OnChange, default_workers, do_missi
 from shortrun.study.study_file import load_study
 from shortrun.study.table import StudyResult
 from shortrun.text.documents import Documents
+from shortrun.train import combine as combined
 from shortrun.train import fit
 from shortrun.train.events import OnEvent, ignore
 from shortrun.train.fit import never
@@ -96,6 +97,31 @@ def resume(
     return fit.resume(
         Path(run), data_path=data_path, max_steps=max_steps, on_event=on_event or ignore, stop=stop or never
     )
+
+
+def combine(
+    runs: Sequence[str | Path],
+    *,
+    out: str | Path,
+    fit: bool = False,
+    data_path: Sequence[str] = (),
+    on_event: OnEvent | None = None,
+) -> Result:
+    """Makes one run folder of finished runs: an ensemble, whose probabilities are the mean of theirs. Nothing is trained.
+
+    >>> import shortrun
+    >>> small = {"data.num_titles": 300, "tokenizer.vocab_size": 400, "model.n_layer": 1, "train.epochs": 1}
+    >>> other = shortrun.train("quickstart", out="runs/second", overrides={**small, "train.seed": 2})
+    >>> pair = shortrun.combine(["runs/first", "runs/second"], out="runs/pair")
+    >>> pair.evaluation.loss.loss < max(other.evaluation.loss.loss, shortrun.load("runs/first").score().loss.loss)
+    True
+
+    runs: two or more, of any shapes, seeds and recipes over the same documents, splits and tokenizer. fit: weights them by
+    what the tuning documents say, instead of equally. data_path: where the runs' files lie now, if they have moved. on_event:
+    is given notes. Raises UserError for runs that have too little in common or are not finished.
+    """
+    paths = [Path(run) for run in runs]
+    return combined.combine(paths, Path(out), fit=fit, data_path=data_path, on_event=on_event or ignore)
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,9 @@ class ModelConfig(Section):
     """Initial value of a learned factor for each channel of each part's output; left out, there is none."""
     qk_norm: bool = False
     """RMS-normalise each head's queries and keys, with a learned gain."""
+    members: PositiveInt = 1
+    """Models of this shape, each trained on the same batches as if alone; the mean of their probabilities is what is scored
+    and sampled."""
 
     @model_validator(mode="after")
     def _can_work(self) -> ModelConfig:
@@ -409,7 +412,7 @@ READ_BY: dict[str, Reader] = {
 }
 """Fields that only some values of another field make use of."""
 
-LATER: dict[str, Any] = {"model.embedding_width": None}
+LATER: dict[str, Any] = {"model.embedding_width": None, "model.members": 1}
 """Fields that came after format 3 of run folders, with the value that every run before them had: the fingerprint leaves
 them out with it, so that those runs keep theirs."""
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from shortrun.check.subject import Subject
 from shortrun.check.verdict import Case, Finding
 from shortrun.errors import UserError, counted
-from shortrun.model.language_model import LinearHead
+from shortrun.model.ensemble import Ensemble
+from shortrun.model.language_model import LanguageModel, LinearHead
 from shortrun.runs.checkpoints import weights_sha256
 from shortrun.score.cross_entropy import token_nats
 from shortrun.tokens.rows import IGNORE, Rows
@@ -51,8 +52,9 @@ def causal(run: Subject) -> Finding:
             _note(worst, "the length of a row", model(row_T[None, :cut])[0], whole_TV[:cut])
         others_BT = (rows_BT + _other(generator, rows_BT.numel(), V).view_as(rows_BT)) % V
         _note(worst, "another row", model(torch.cat([others_BT, row_T[None], others_BT]))[len(others_BT)], whole_TV)
-    if isinstance(model, LinearHead):
-        _packed(run, worst)
+    for part in model.each if isinstance(model, Ensemble) else [model]:
+        if isinstance(part, LinearHead):
+            _packed(run, part, worst)
     case = Case()
     for what, moved in worst.items():
         case.holds(moved <= SLACK, f"{what} moves logits by {moved:.2g} of the largest")
@@ -62,9 +64,9 @@ def causal(run: Subject) -> Finding:
     )
 
 
-def _packed(run: Subject, worst: dict[str, float]) -> None:
-    """Documents side by side as scoring has them, against each on its own."""
-    model, (documents, eos) = run.model, _documents(run, 3)
+def _packed(run: Subject, model: LanguageModel, worst: dict[str, float]) -> None:
+    """Documents side by side as scoring has them, against each on its own, by the run's model or a member of it."""
+    documents, eos = _documents(run, 3)
     assert isinstance(model, LinearHead)
     inputs = [torch.tensor([eos, *ids]) for ids in documents]
     targets = [torch.tensor([*ids, eos]) for ids in documents]
@@ -79,7 +81,7 @@ def _packed(run: Subject, worst: dict[str, float]) -> None:
 
     together = hidden(inputs, targets)
     for found_TV, x_T in zip(together, inputs, strict=True):
-        _note(worst, "a neighbour in scoring", found_TV, run.model(x_T[None].to(found_TV.device))[0])
+        _note(worst, "a neighbour in scoring", found_TV, model(x_T[None].to(found_TV.device))[0])
     for found_TV, blind_TV in zip(together, hidden(inputs, [torch.full_like(y, IGNORE) for y in targets]), strict=True):
         _note(worst, "a target", found_TV, blind_TV)
 

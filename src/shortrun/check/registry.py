@@ -16,28 +16,30 @@ class Check:
     judge: Callable[..., Finding]
     deep: bool = False
     """Whether it reads the data again or loads the model."""
+    of_training: bool = False
+    """Whether it asks how a model was trained, which an ensemble of finished runs answers by its members."""
 
 
 RUN_CHECKS: dict[str, Check] = {
-    "epochs": Check(record.epochs),
-    "seed": Check(record.seed),
+    "epochs": Check(record.epochs, of_training=True),
+    "seed": Check(record.seed, of_training=True),
     "data": Check(record.data),
     "share": Check(record.share),
     "evaluation_untouched": Check(record.evaluation_untouched),
-    "first_loss": Check(record.first_loss),
-    "no_augmentation": Check(record.no_augmentation),
+    "first_loss": Check(record.first_loss, of_training=True),
+    "no_augmentation": Check(record.no_augmentation, of_training=True),
     "whole_record": Check(reported.whole_record, deep=True),
     "revision": Check(documents.revision, deep=True),
     "no_leak": Check(documents.no_leak, deep=True),
-    "times_seen": Check(documents.times_seen, deep=True),
-    "initial_weights": Check(reported.initial_weights, deep=True),
+    "times_seen": Check(documents.times_seen, deep=True, of_training=True),
+    "initial_weights": Check(reported.initial_weights, deep=True, of_training=True),
     "lossless": Check(documents.lossless, deep=True),
     "fitted_on": Check(documents.fitted_on, deep=True),
     "official_loss": Check(reported.official_loss, deep=True),
     "own_loss": Check(reported.own_loss, deep=True),
     "coverage": Check(reported.coverage, deep=True),
     "denominator": Check(documents.denominator, deep=True),
-    "last_step": Check(reported.last_step, deep=True),
+    "last_step": Check(reported.last_step, deep=True, of_training=True),
     "cost_disclosed": Check(reported.cost_disclosed, deep=True),
     "causal": Check(conditions.causal, deep=True),
     "normalised": Check(conditions.normalised, deep=True),

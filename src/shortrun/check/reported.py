@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 
 from shortrun.check.events import number, whole
@@ -9,10 +11,12 @@ from shortrun.check.subject import Subject
 from shortrun.check.verdict import Case, Finding
 from shortrun.disk import file_sha256
 from shortrun.errors import UserError
+from shortrun.model.ensemble import Ensemble
 from shortrun.model.make import make_model
 from shortrun.recipe_file import differences
 from shortrun.runs.checkpoints import newest_checkpoint, weights_sha256
-from shortrun.runs.folder import run_fingerprint
+from shortrun.runs.folder import ensemble_fingerprint, run_fingerprint
+from shortrun.runs.members import members_of
 
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-3}
 """How far a loss may be from the recomputed one, as a share of it, by the type of the weights that are scored. Sums of rounded
@@ -23,9 +27,10 @@ that were trained in bfloat16."""
 def whole_record(run: Subject) -> Finding:
     """Holds the folder's files against one another: recipe.toml, the fingerprints, the tokenizer, the checkpoint's seals.
 
-    Whoever changes a file and forgets another is found. Whoever writes all of them anew is not.
+    Whoever changes a file and forgets another is found. Whoever writes all of them anew is not. The weights of an ensemble's
+    members must be those of their own runs, where these still lie.
     """
-    case = Case()
+    case, members = Case(), members_of(run.manifest)
     changed = [
         line
         for line in differences(run.recipe, run.recipe_now)
@@ -43,7 +48,11 @@ def whole_record(run: Subject) -> Finding:
         case.unsaid.append("the recipe has other fields than this version's, so its fingerprint can't be made again")
     else:
         made = run_fingerprint(run.recipe, run.manifest["data"]["sha256"], tokenizer)
+        if members:
+            made = ensemble_fingerprint([(member.fingerprint, member.weight) for member in members])
         case.same("fingerprint of the run", made, {"manifest.json": fingerprint})
+    for place, member in enumerate(members):
+        case.same(f"weights of member {place + 1}", member.weights_sha256, _weights_of_member(run, place))
     newest, damaged = newest_checkpoint(run.folder)
     case.against += damaged
     if newest is None:
@@ -51,6 +60,15 @@ def whole_record(run: Subject) -> Finding:
     return case.finding(
         f"recipe, manifest, scores, tokenizer and the checkpoint of step {newest.progress.step if newest else 0:,} belong together"
     )
+
+
+def _weights_of_member(run: Subject, place: int) -> dict[str, str | None]:
+    """Their fingerprint in the ensemble's checkpoint, and in the checkpoint of the member's own run."""
+    assert isinstance(run.model, Ensemble)
+    found: dict[str, str | None] = {"the ensemble's checkpoint": weights_sha256(run.model.each[place])}
+    with suppress(UserError):  # the runs may have gone since
+        found["the member's own checkpoint"] = weights_sha256(run.members[place].trained.model)
+    return found
 
 
 def initial_weights(run: Subject) -> Finding:
@@ -166,12 +184,14 @@ def last_step(run: Subject) -> Finding:
 
 
 def cost_disclosed(run: Subject) -> Finding:
-    """Counts the parameters of the model and the passes that the recipe takes: SAM doubles them, and so does R-Drop.
+    """Counts the parameters of the model and the passes that the recipe takes: SAM doubles them, and so does R-Drop; each
+    member of an ensemble takes its own.
 
     Passes that the code takes without a switch in the recipe would not show.
     """
     case, scores, recipe = Case(), run.scores, run.recipe
-    passes = (2 if recipe.optim.sharpness != "none" else 1) * (2 if recipe.train.rdrop else 1)
+    passes = (2 if recipe.optim.sharpness != "none" else 1) * (2 if recipe.train.rdrop else 1) * recipe.model.members
+    of_all = sum(member.passes for member in members_of(run.manifest)) or passes * scores["steps"]
     parameters = sum(each.numel() for each in run.model.parameters())
     info = run.log.first("model_info")
     case.same(
@@ -179,8 +199,13 @@ def cost_disclosed(run: Subject) -> Finding:
         parameters,
         {"scores.json": scores["parameters"], "metrics.jsonl": whole(info, "parameters_count")},
     )
-    case.same("passes", passes * scores["steps"], {"scores.json": scores["passes"]})
-    return case.finding(f"{parameters:,} parameters and {scores['passes']:,} passes over a batch, {passes} a step")
+    case.same("passes", of_all, {"scores.json": scores["passes"]})
+    return case.finding(f"{parameters:,} parameters and {scores['passes']:,} passes over a batch{_a_step(run, passes)}")
+
+
+def _a_step(run: Subject, passes: int) -> str:
+    members = members_of(run.manifest)
+    return f", those of {len(members)} runs" if members else f", {passes} a step"
 
 
 def _compared(run: Subject, what: str, found: float, reported: float, how: str) -> Finding:

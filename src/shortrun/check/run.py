@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shortrun.check.log_facts import OfficialLog
+from shortrun.check.members import finding_of
 from shortrun.check.rules import Rule, load_rules
 from shortrun.check.subject import Subject
 from shortrun.check.verdict import Verdict
@@ -59,7 +60,11 @@ def _judged(subject: Any, rules: Sequence[Rule], on_rule: OnRule) -> list[Verdic
     for number, rule in enumerate(rules, 1):
         on_rule(rule.name, number, len(rules))
         try:
-            verdict, evidence = rule.check.judge(subject, **rule.values)
+            verdict, evidence = (
+                finding_of(subject, rule.check, rule.values)
+                if isinstance(subject, Subject)
+                else rule.check.judge(subject, **rule.values)
+            )
         except ShortrunError as error:
             verdict, evidence = "unknown", str(error)
         except (

@@ -20,6 +20,7 @@ from shortrun.recipe import Recipe
 from shortrun.recipe_file import parse_recipe
 from shortrun.runs.checkpoints import STATE, Checkpoint, newest_checkpoint, weights_sha256
 from shortrun.runs.folder import RunFolder
+from shortrun.runs.members import members_of
 from shortrun.runs.trained import Trained, load_trained
 from shortrun.text.corpus import Corpus, load_corpus
 from shortrun.text.documents import Documents
@@ -56,6 +57,20 @@ class Subject:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"recipe.toml can't be read: {error}") from None
         return parse_recipe(text, str(self.folder.recipe_file))[0]
+
+    @cached_property
+    def members(self) -> list[Subject]:
+        """The runs that an ensemble was combined of, each under check itself; none of a run that was trained."""
+        found = []
+        for member in members_of(self.manifest):
+            try:
+                run = Subject(Path(member.run), self._data_path)
+            except UserError as error:
+                raise UserError(f"a member's run is not where it was: {error}") from None
+            if run.folder.fingerprint() != member.fingerprint:
+                raise UserError(f"{member.run} is no longer the run that was combined: its fingerprint is another")
+            found.append(run)
+        return found
 
     @cached_property
     def scores(self) -> dict[str, Any]:

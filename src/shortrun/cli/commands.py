@@ -40,6 +40,7 @@ usage: shortrun COMMAND ...
 
   train RECIPE        train a recipe into a new run folder; RECIPE is a shipped name or a TOML file
   resume RUN          go on with a run, to the same end bit for bit
+  combine RUN RUN     one run folder of finished runs: an ensemble, whose probabilities are the mean of theirs
   eval RUN            score a run's model on its validation documents or on others
   sample RUN          write new documents with a run's model
   predict RUN TEXT    the likeliest next tokens, and how surprising each token of the text was
@@ -69,6 +70,7 @@ def run(argv: list[str]) -> int:
     commands: dict[str, Command] = {
         "train": _train,
         "resume": _resume,
+        "combine": elsewhere("combine", "combine"),
         "eval": _eval,
         "sample": _sample,
         "predict": elsewhere("predict", "predict"),

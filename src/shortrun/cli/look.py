@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shortrun.cli.options import Compare, Show, utf8
-from shortrun.cli.output import duration, loss_rows, show, show_pairs, width_of_output
+from shortrun.cli.output import duration, loss_rows, show, show_members, show_pairs, width_of_output
 from shortrun.disk import require_writable
 from shortrun.errors import UserError, counted
 from shortrun.recipe_file import toml_value
@@ -106,6 +106,9 @@ def _show_glance(found: Glance) -> None:
         print(f"checkpoint of step {each.step:,}: {each.bytes / 1e6:,.1f} MB, {state}")
     if not found.checkpoints:
         print("no checkpoint")
+    if found.members:
+        show_members(found.members)
+        return  # nothing was trained, so there is no curve
     _show_epochs(found.curves)
     lines = _curve(found.curves)
     print("\n".join(["", *lines]) if lines else "fewer than two evaluations in its log, so there is no curve")

@@ -58,6 +58,24 @@ class Resume(Common):
 
 
 @dataclasses.dataclass
+class Combine(Common):
+    """Make one run folder of finished runs: an ensemble, whose probabilities are the mean of theirs. Nothing is trained.
+
+    The runs may have any shapes, seeds and recipes over the same documents, splits and tokenizer. Every command reads the new
+    folder; the first run's batches are the geometry of its official loss.
+    """
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...", help="Two or more run folders.")] = ()
+    out: Annotated[Path, arg(help="The run folder to make.")] = dataclasses.field(kw_only=True)
+    fit: Annotated[
+        bool,
+        arg(help="Weight the runs by what the tuning documents say, instead of equally."),
+        FlagCreatePairsOff,
+    ] = False
+    data: MovedData = dataclasses.field(default_factory=MovedData)
+
+
+@dataclasses.dataclass
 class EvalData:
     """Other documents to score than the run's own."""
 

@@ -21,6 +21,7 @@ from shortrun.errors import counted
 from shortrun.text.visible import visible as visible  # for whoever shows documents
 
 if TYPE_CHECKING:  # these import torch
+    from shortrun.runs.members import Member
     from shortrun.runs.result import Result
     from shortrun.train.plan import Plan
     from shortrun.view.evaluate import Report
@@ -54,6 +55,19 @@ def show_run(result: Result, as_json: bool) -> None:
     print(f"\nrun folder: {scores['run']}")
     if not scores["complete"]:
         print(f"go on by: shortrun resume {scores['run']}")
+
+
+def show_members(members: Sequence[Member]) -> None:
+    """The runs that an ensemble was combined of."""
+    table = Table(title="members, each by itself", title_justify="left", box=SIMPLE)
+    for heading in ("run", "seed", "weight", "loss", "parameters", "epochs", "passes"):
+        table.add_column(heading, justify="left" if heading == "run" else "right")
+    for each in members:
+        numbers = (f"{each.parameters:,}", f"{each.epochs:g}", f"{each.passes:,}")
+        table.add_row(
+            escape(visible(each.run)), str(each.recipe.train.seed), f"{each.weight:.4f}", f"{each.loss:.4f}", *numbers
+        )
+    show(table)
 
 
 def show_evaluation(report: Report, count: int) -> None:

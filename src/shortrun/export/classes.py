@@ -27,6 +27,7 @@ _BOTH = (
     Need("block", ("sequential",), "its MLP reads what attention has added"),
     Need("output_gate", (False,), "it has no gates on its heads"),
     Need("qk_norm", (False,), "it normalises neither queries nor keys"),
+    Need("members", (1,), "it is one model, and no mean of several"),
 )
 NEEDS: dict[str, tuple[Need, ...]] = {
     GPT2: (

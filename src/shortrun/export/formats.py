@@ -47,11 +47,11 @@ def require_extra(name: str) -> None:
 
 
 def _class_or_reasons(trained: Trained) -> str:
-    if not isinstance(trained.model, GPT):
-        raise UserError(f"transformers has no class for a {type(trained.model).__name__}: --format onnx holds it")
     name, reasons = class_for(trained.recipe)
     if name is None:
         raise UserError(reasons)
+    if not isinstance(trained.model, GPT):
+        raise UserError(f"transformers has no class for a {type(trained.model).__name__}: --format onnx holds it")
     return name
 
 

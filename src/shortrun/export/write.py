@@ -24,6 +24,7 @@ from shortrun.export.fast_tokenizer import begins_with_a_space, differing, fast_
 from shortrun.export.formats import FORMATS, SENTENCEPIECE, never_written, require_extra
 from shortrun.export.parity import parity_of
 from shortrun.export.verify import FORMAT, MANIFEST, Verification, validation_documents, verify
+from shortrun.model.ensemble import Ensemble
 from shortrun.model.gpt import GPT
 from shortrun.runs.folder import RunFolder
 from shortrun.runs.trained import Trained, load_trained
@@ -107,6 +108,10 @@ def _facts(trained: Trained, name: str) -> dict[str, Any]:
             )
         if model.embedding_scale != 1.0 and model.head is None:
             notes.append("Embeddings and head were one matrix, scaled on the way in: here they are two.")
+    if isinstance(model, Ensemble):
+        notes.append(
+            f"It is an ensemble of {len(model.each)} models: its logits are the logarithms of the mean of their probabilities."
+        )
     return {
         "name": name,
         "parameters": model.count_parameters(),

@@ -64,6 +64,10 @@ class LanguageModel(nn.Module, ABC):
     def flops_per_token(self, row_length: float) -> float:
         """Floating-point operations of the matrix products of one forward and backward pass, per token of such a row."""
 
+    def learners(self) -> list[LanguageModel]:
+        """The models that learn apart from one another, each from its own loss: this one, or the members of an ensemble."""
+        return [self]
+
     def count_parameters(self) -> int:
         """Trained numbers; weights that two parts share are counted once."""
         return sum(parameter.numel() for parameter in self.parameters())

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +41,11 @@ FORMAT = 3
 def run_fingerprint(recipe: Recipe, data_sha256: str, tokenizer_sha256: str) -> str:
     """The identity of a run: what its result follows from."""
     return json_sha256([recipe.fingerprint(), data_sha256, tokenizer_sha256])
+
+
+def ensemble_fingerprint(members: Sequence[tuple[str, float]]) -> str:
+    """The identity of an ensemble of finished runs: their fingerprints and weights, in order."""
+    return json_sha256(["ensemble", [list(member) for member in members]])
 
 
 class Nats(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from shortrun.errors import UserError
 from shortrun.runs.folder import RunFolder
+from shortrun.score.evaluate import Evaluation
 
 
 class RunInUse(UserError):
@@ -101,6 +102,25 @@ def being_trained(folder: RunFolder) -> bool:
         except RunInUse:
             return True
     return False
+
+
+def log_evaluation(
+    log: MetricsLog, step: int, max_steps: int, seconds: float, validation: Evaluation, tuning: Evaluation | None
+) -> None:
+    """Writes an evaluation as Mainrun's validation_step, whose `loss` is the official one."""
+    log.event(
+        "validation_step",
+        step=step,
+        max_steps=max_steps,
+        loss=validation.official.loss,
+        elapsed_time=seconds,
+        official_loss=validation.official.loss,
+        coverage=validation.official.coverage,
+        document_loss=validation.loss.loss,
+        bits_per_byte=validation.loss.bits_per_byte,
+        perplexity=validation.loss.perplexity,
+        tuning_loss=tuning.loss.loss if tuning else None,
+    )
 
 
 def log_beginning(log: MetricsLog, manifest: dict[str, Any], counts: dict[str, Any], folder: RunFolder) -> None:

@@ -15,6 +15,7 @@ from shortrun.model.make import make_model
 from shortrun.recipe import Recipe
 from shortrun.runs.checkpoints import Checkpoint, checkpoint_of, load_weights, newest_checkpoint, whole_checkpoints
 from shortrun.runs.folder import RunFolder
+from shortrun.runs.members import members_of
 from shortrun.tokens.tokenizer import Tokenizer
 
 AT_ONCE = 256
@@ -123,6 +124,7 @@ def _load_once(folder: RunFolder, find: Callable[[RunFolder], _Found]) -> list[T
     unknown = folder.unknown_fields()
     if unknown:
         notes.append(f"{folder.path} was made by an older shortrun; this one does not know {', '.join(unknown)}")
+    members = [member.recipe for member in members_of(folder.manifest())]
     keep_freed_memory()
     device, _ = choose_device(recipe.train.device)
     checkpoints, damaged = find(folder)
@@ -131,7 +133,7 @@ def _load_once(folder: RunFolder, find: Callable[[RunFolder], _Found]) -> list[T
     models = []
     for checkpoint in checkpoints:
         with repeatable(recipe.train.threads):  # weights are drawn before they are read
-            model = make_model(recipe, tokenizer.vocab_size, tokenizer.eos)
+            model = make_model(recipe, tokenizer.vocab_size, tokenizer.eos, members)
         try:
             load_weights(model, checkpoint)
         except RuntimeError as error:

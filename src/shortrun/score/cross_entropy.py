@@ -9,11 +9,13 @@ Shapes: N positions of all rows, D width, V vocabulary, C targets at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from shortrun.model.ensemble import Ensemble
 from shortrun.model.language_model import LanguageModel, LinearHead
 from shortrun.tokens.rows import IGNORE, Rows
 
@@ -66,8 +68,13 @@ def token_nats(model: LanguageModel, rows: Rows) -> Tensor:
 def target_logits(model: LanguageModel, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
     """logits_CV and targets_C of the targets of some rows, in order and without each IGNORE.
 
-    They come a chunk at a time, where the model has a linear head.
+    They come a chunk at a time, where the model has a linear head, or is an ensemble of such.
     """
+    if isinstance(model, Ensemble):
+        first, *others = [target_logits(member, rows) for member in model.each]
+        for logits_CV, targets_C in first:
+            yield model.mixed(chain([logits_CV], (next(other)[0] for other in others))), targets_C
+        return
     counted_N = rows.y_N != IGNORE
     targets_N = rows.y_N[counted_N]
     if isinstance(model, LinearHead):

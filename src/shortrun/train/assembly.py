@@ -78,12 +78,13 @@ def assemble(
     torch.manual_seed(recipe.train.seed)
     model = make_model(recipe, tokenizer.vocab_size, tokenizer.eos).to(device)
     average = _average(model, recipe.train.ema)
-    objective = Objective(model, recipe.train, dtype)
+    objectives = [Objective(learner, recipe.train, dtype) for learner in model.learners()]
     rows, notes = rows_at_once(model, recipe, dtype, device.type, processes.size)
     if recipe.train.precision != "float32":
         notes = [f"Training computes in {sentence}", *notes]
     if recipe.train.compile != "off":
-        notes += compile_model(objective, recipe, device, rows)
+        compiled = [note for each in objectives for note in compile_model(each, recipe, device, rows)]
+        notes += dict.fromkeys(compiled)
     optimizer = make_optimizer(model, recipe.optim, dtype)
     manifest = {
         "fingerprint": run_fingerprint(recipe, data_sha256, tokenizer.sha256),
@@ -98,7 +99,12 @@ def assemble(
         batches=batches,
         model=model,
         step=TrainingStep(
-            processes.spread(objective, device), model, optimizer, recipe, processes, rows * recipe.batches.block_size
+            [processes.spread(each, device) for each in objectives],
+            model,
+            optimizer,
+            recipe,
+            processes,
+            rows * recipe.batches.block_size,
         ),
         average=average,
         device=device,

@@ -23,6 +23,7 @@ from shortrun.recipe_file import differences
 from shortrun.runs.checkpoints import Checkpoint, newest_checkpoint
 from shortrun.runs.folder import RunFolder, require_free
 from shortrun.runs.log import MetricsLog, NoLog, log_beginning
+from shortrun.runs.members import members_of
 from shortrun.runs.result import Result
 from shortrun.text.cleaning import cleaning_notes
 from shortrun.train.assembly import Assembly, assemble
@@ -128,7 +129,11 @@ def fit(
 
 
 def _require_known(folder: RunFolder) -> None:
-    """Raises UserError where a run's recipe says something that this version can't follow."""
+    """Raises UserError where a run's recipe says something that this version can't follow, or where nothing is trained."""
+    if members_of(folder.manifest()):
+        raise UserError(
+            f"{folder.path} is an ensemble of finished runs, so there is nothing to train; `shortrun combine` makes another"
+        )
     unknown = folder.unknown_fields()
     if unknown:
         raise UserError(

@@ -16,7 +16,7 @@ from shortrun.errors import ShortrunError
 from shortrun.optim.schedules import decay_scale, lr_scale
 from shortrun.runs.checkpoints import Checkpoint, Progress, best_selection_loss, newest_checkpoint, save_checkpoint
 from shortrun.runs.folder import RunFolder
-from shortrun.runs.log import MetricsLog
+from shortrun.runs.log import MetricsLog, log_evaluation
 from shortrun.runs.result import Budget, Result
 from shortrun.runs.trained import Trained
 from shortrun.score.evaluate import Evaluation
@@ -152,7 +152,7 @@ class Loop:
         )
 
     def _evaluate(self) -> tuple[Evaluation, Evaluation | None]:
-        """Scores the weights as they are and logs it as Mainrun's validation_step, whose `loss` is the official one."""
+        """Scores the weights as they are and logs it."""
         start = time.perf_counter()
         validation, tuning = self._score()
         now = time.perf_counter()
@@ -161,19 +161,7 @@ class Loop:
         self.progress = replace(
             self.progress, seconds=now - self.began, selection_loss=(tuning or validation).loss.loss
         )
-        self.log.event(
-            "validation_step",
-            step=self.progress.step,
-            max_steps=self.total_steps,
-            loss=validation.official.loss,
-            elapsed_time=self.progress.seconds,
-            official_loss=validation.official.loss,
-            coverage=validation.official.coverage,
-            document_loss=validation.loss.loss,
-            bits_per_byte=validation.loss.bits_per_byte,
-            perplexity=validation.loss.perplexity,
-            tuning_loss=tuning.loss.loss if tuning else None,
-        )
+        log_evaluation(self.log, self.progress.step, self.total_steps, self.progress.seconds, validation, tuning)
         self.on_event(Evaluated(self.progress.step, validation, tuning, self._sample))
         return validation, tuning
 

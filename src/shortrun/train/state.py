@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from shortrun.runs.checkpoints import STATE, WEIGHTS, Checkpoint, load_weights
 from shortrun.train.assembly import Assembly
@@ -26,10 +26,14 @@ def write_state(parts: Assembly, seen_D: NDArray[np.int64], folder: Path) -> Non
     state = {"optimizer": parts.optimizer.state_dict(), "documents_seen": torch.from_numpy(seen_D)}
     if parts.average is not None:  # the scored weights are the average; training goes on from these
         state["weights"] = parts.model.state_dict()
-    scored = parts.scored.state_dict()
-    save_file({name: weight.detach().contiguous() for name, weight in scored.items()}, folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o666 & ~_umask())  # the library leaves it to its owner alone
+    write_weights(parts.scored, folder)
     torch.save(state, folder / STATE)
+
+
+def write_weights(model: nn.Module, folder: Path) -> None:
+    """Writes the weights that are scored into a checkpoint's folder."""
+    save_file({name: weight.detach().contiguous() for name, weight in model.state_dict().items()}, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o666 & ~_umask())  # the library leaves it to its owner alone
 
 
 def read_state(parts: Assembly, checkpoint: Checkpoint) -> NDArray[np.int64]:

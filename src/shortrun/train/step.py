@@ -5,8 +5,8 @@ Shapes: B rows, T positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,35 +27,38 @@ ASAM_ETA = 0.01
 @dataclass(frozen=True)
 class StepResult:
     loss: float
-    """Mean cross-entropy of the batch's targets, nats per token, before the step."""
+    """Mean cross-entropy of the batch's targets, nats per token, before the step; of several learners the mean of theirs."""
     grad_norm: float
-    """Global norm of the gradient before clipping."""
+    """Global norm of the gradient before clipping; of several learners the mean of their norms."""
     finite: bool
     """Whether both are numbers; where not, the weights have been left as they were."""
 
 
 def passes_per_step(recipe: Recipe) -> int:
-    """Forward-backward passes over a batch in one step: SAM doubles them, and R-Drop does."""
-    return (2 if recipe.optim.sharpness != "none" else 1) * copies_at_once(recipe.train)
+    """Forward-backward passes over a batch in one step: SAM doubles them, R-Drop does, and each member takes its own."""
+    return (2 if recipe.optim.sharpness != "none" else 1) * copies_at_once(recipe.train) * recipe.model.members
 
 
 class TrainingStep:
     """Takes steps: the gradient of a batch, at the weights or at the worst point nearby, clipped, handed to the optimizer.
 
-    objective: an `Objective` over `model`, as it is or spread over processes. positions: how many to take at once,
-    fewer for less memory; the gradients of these micro-batches add up to the batch's.
+    objective: an `Objective` over `model`, as it is or spread over processes; or one for each of its `learners`, which then
+    take the step side by side, each with a gradient, a norm and a worst point of its own, as it would alone. positions: how
+    many to take at once, fewer for less memory; the gradients of these micro-batches add up to the batch's.
     """
 
     def __init__(
         self,
-        objective: nn.Module,
+        objective: nn.Module | Sequence[nn.Module],
         model: LanguageModel,
         optimizer: Optimizers,
         recipe: Recipe,
         processes: Processes = ALONE,
         positions: int = 2**62,
     ) -> None:
-        self.objective, self.model, self.optimizer = objective, model, optimizer
+        self.objectives = [objective] if isinstance(objective, nn.Module) else list(objective)
+        self.learners = [model] if len(self.objectives) == 1 else model.learners()
+        self.model, self.optimizer = model, optimizer
         self.recipe, self.processes, self.positions = recipe, processes, positions
 
     def __call__(self, batch: Batch, lr_scale: float, seed: tuple[int, int], decay_scale: float = 1.0) -> StepResult:
@@ -64,21 +67,29 @@ class TrainingStep:
         `seed` = (run's seed, step) decides dropout, so a step's randomness does not depend on the steps before it. With
         SAM, both passes drop the same activations.
         """
-        self.objective.train()
+        for objective in self.objectives:
+            objective.train()
         loss = self._gradient(batch, seed)
         if self.recipe.optim.sharpness != "none":
-            with _worst_point_nearby(self.model, self.recipe.optim):
+            with ExitStack() as moved:
+                for learner in self.learners:
+                    moved.enter_context(_worst_point_nearby(learner, self.recipe.optim))
                 self._gradient(batch, seed)
-        norm = torch.nn.utils.get_total_norm([each.grad for each in self.model.parameters() if each.grad is not None])
+        norms = [
+            torch.nn.utils.get_total_norm([each.grad for each in learner.parameters() if each.grad is not None])
+            for learner in self.learners
+        ]
+        norm = torch.stack(norms).mean()
         finite, clip = bool(torch.isfinite(loss) & torch.isfinite(norm)), self.recipe.optim.grad_clip
         if finite:
-            if norm + 1e-6 > clip:  # where torch's own function would multiply by less than 1; it does by 1 too
-                torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, norm)
+            for learner, own in zip(self.learners, norms, strict=True):
+                if own + 1e-6 > clip:  # where torch's own function would multiply by less than 1; it does by 1 too
+                    torch.nn.utils.clip_grads_with_norm_(learner.parameters(), clip, own)
             self.optimizer.step(lr_scale, decay_scale)
         return StepResult(loss.item(), norm.item(), finite)
 
     def _gradient(self, batch: Batch, seed: tuple[int, int]) -> Tensor:
-        """Leaves the objective's gradient in the parameters; returns the mean cross-entropy."""
+        """Leaves each objective's gradient in the parameters; returns the mean cross-entropy."""
         device = next(self.model.parameters()).device
         rank = (self.processes.rank,) if self.processes.rank else ()  # the first draws what a single process would
         torch.manual_seed(int(np.random.SeedSequence((*seed, *rank)).generate_state(1, np.uint64)[0]))
@@ -87,12 +98,13 @@ class TrainingStep:
         nats_sum = torch.zeros((), device=device)
         self.optimizer.zero_grad()
         micro_batches = batch.micro_batches(self.positions, self.processes.rank, self.processes.size)
-        for index, rows in enumerate(micro_batches):
-            with unsynchronised(self.objective) if index < len(micro_batches) - 1 else nullcontext():
-                objective, nats = self.objective(rows.to(device))
-                (objective * self.processes.size / count).backward()
-            nats_sum = nats_sum + nats
-        return self.processes.sum(nats_sum) / count
+        for objective in self.objectives:  # one after the other, so that one's activations are there at a time
+            for index, rows in enumerate(micro_batches):
+                with unsynchronised(objective) if index < len(micro_batches) - 1 else nullcontext():
+                    value, nats = objective(rows.to(device))
+                    (value * self.processes.size / count).backward()
+                nats_sum = nats_sum + nats
+        return self.processes.sum(nats_sum) / (count * len(self.objectives))
 
 
 @contextmanager

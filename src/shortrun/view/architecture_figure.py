@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from shortrun.errors import UserError
+from shortrun.model.ensemble import Ensemble
 from shortrun.model.gpt import GPT, Block
 from shortrun.model.language_model import LanguageModel
 from shortrun.model.mlp import SwiGLU
@@ -28,15 +29,19 @@ LONGEST = 80
 def architecture_svg(recipe: Recipe, model: LanguageModel, title: str) -> str:
     """The figure of a recipe's model, as SVG text.
 
-    model: of this recipe, on any device, also without weights. Raises UserError for a model that is no GPT.
+    model: of this recipe, on any device, also without weights; of an ensemble the first member is drawn. Raises UserError for
+    a model that is no GPT.
     """
+    whole = model
+    if isinstance(model, Ensemble):
+        model = model.each[0]
     if not isinstance(model, GPT):
         raise UserError(f"There is a figure of GPTs alone, and this model is a {type(model).__name__}")
     counts = {part: f"{count:,} parameters" for part, count in parameters_by_part(model).items()}
     it, drawing = recipe.model, Drawing()
     drawing.text(24, 30, title if len(title) <= LONGEST else f"{title[:LONGEST]}…", "title")
     drawing.text(
-        24, 50, f"{model.count_parameters():,} parameters; in colour, what Mainrun's baseline has not", "quiet"
+        24, 50, f"{whole.count_parameters():,} parameters; in colour, what Mainrun's baseline has not", "quiet"
     )
     drawing.y = 68
     embedding_y = _entry(drawing, recipe, model, counts)
@@ -68,7 +73,7 @@ def architecture_svg(recipe: Recipe, model: LanguageModel, title: str) -> str:
     if recipe.train.rdrop:
         loss.append(Chip(f"+ {recipe.train.rdrop:g} × R-Drop between two passes", on=True))
     drawing.y = drawing.part("loss", loss)
-    for sentence in _besides(recipe):
+    for sentence in _besides(recipe, whole):
         drawing.y += 8
         drawing.rect(MIDDLE - BESIDE / 2, drawing.y, BESIDE, CHIP, "chip on", 4)
         drawing.text(MIDDLE, drawing.y + 15.5, sentence, "", "middle")
@@ -208,10 +213,12 @@ def _norm(recipe: Recipe) -> str:
     return {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}[recipe.model.norm]
 
 
-def _besides(recipe: Recipe) -> list[str]:
+def _besides(recipe: Recipe, model: LanguageModel) -> list[str]:
     """Switches that have no place in the figure."""
     it = recipe.model
     found = []
+    if isinstance(model, Ensemble):
+        found.append(f"The first of {len(model.each)} members; their probabilities are averaged.")
     if not it.bias:
         found.append("Linear maps and norms have no bias.")
     if it.init == "residual":

@@ -95,6 +95,8 @@ def read_curves(run: Path) -> Curves:
                     training.append((_count(event, "step"), tokens, *(_number(event, key) for key in MEASURED)))
                 case "validation_step":
                     evaluations.append(_evaluated(event, epochs, tokens))
+                    if "max_steps" in event:  # an ensemble of finished runs has no training steps
+                        max_steps = _count(event, "max_steps")
         except (KeyError, ValueError) as error:
             what = f"the event lacks what it should say: {error}" if isinstance(error, KeyError) else error
             raise UserError(f"{folder.metrics_file}, line {number}: {what}") from None

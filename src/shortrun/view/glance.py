@@ -14,6 +14,7 @@ from shortrun.recipe import WITHOUT_EFFECT, Recipe
 from shortrun.recipe_file import FieldChange, changed_fields, load_recipe, shipped_recipes
 from shortrun.runs.checkpoints import StoredCheckpoint, stored_checkpoints
 from shortrun.runs.folder import RunFolder
+from shortrun.runs.members import Member, members_of
 from shortrun.score.intervals import bootstrap_interval
 from shortrun.view.curves import Curves, read_curves
 from shortrun.view.epochs import epochs
@@ -49,6 +50,8 @@ class Glance:
     """95 %, of the loss over documents."""
     checkpoints: list[StoredCheckpoint]
     curves: Curves
+    members: tuple[Member, ...]
+    """Of an ensemble that was combined of finished runs."""
     notes: tuple[str, ...]
 
     @property
@@ -89,6 +92,7 @@ class Glance:
             "checkpoints": [{**asdict(each), "whole": each.damage is None} for each in self.checkpoints],
             "curve": [asdict(each) for each in self.curves.evaluations],
             "by_epoch": [asdict(each) for each in epochs(self.curves)],
+            "members": [each.told() for each in self.members],
             "notes": list(self.notes),
         }
 
@@ -108,11 +112,11 @@ def glance(path: Path) -> Glance:
             notes.append(f"the loss has no interval: {error}")
     bases = base_recipes()
     nearest, differences = nearest_recipe(recipe, bases)
-    curves = read_curves(path)
+    curves, members = read_curves(path), members_of(manifest)
     return Glance(
         run=path,
         recipe=recipe,
-        model=model_without_weights(recipe, manifest["tokenizer"]["vocab_size"]),
+        model=model_without_weights(recipe, manifest["tokenizer"]["vocab_size"], [member.recipe for member in members]),
         manifest=manifest,
         nearest=nearest,
         differences=differences,
@@ -122,6 +126,7 @@ def glance(path: Path) -> Glance:
         interval=interval,
         checkpoints=stored_checkpoints(folder),
         curves=curves,
+        members=members,
         notes=(*notes, *curves.notes),
     )
 
