@@ -143,7 +143,7 @@ def notes(events: Iterable[Event]) -> str:
 EVERY_MODEL = {
     "positions": "rotary", "norm": "rmsnorm", "bias": False, "mlp": "swiglu", "block": "parallel", "scale_embeddings": True,
     "tied_head": False, "init": "residual", "output_gate": True, "layer_scale": 0.1, "qk_norm": True, "word_dropout": 0.1,
-    "embedding_width": 8,
+    "embedding_width": 8, "word_replacement": 0.1,
 }  # fmt: skip
 """A value of each of the model's switches that is not the default; they all work together."""
 

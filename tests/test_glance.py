@@ -40,9 +40,11 @@ FIGURE: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "layer_scale": ({"model": {"layer_scale": 0.25}}, "LayerScale, from 0.25"),
     "qk_norm": ({"model": {"qk_norm": True}}, "RMSNorm of each Q and K"),
     "word_dropout": ({"model": {"word_dropout": 0.15}}, "word dropout 0.15"),
+    "word_replacement": ({"model": {"word_replacement": 0.15}}, "0.15 of the tokens replaced"),
     "dropout": ({"model": {"dropout": 0.35}}, "dropout 0.35 of the weights"),
     "label_smoothing": ({"train": {"label_smoothing": 0.1}}, "label smoothing 0.1"),
     "rdrop": ({"train": {"rdrop": 2.0}}, "2 × R-Drop"),
+    "rdrop_from": ({"train": {"rdrop": 2.0, "rdrop_from": 0.67}}, "after 67% of the steps"),
     "ema": ({"train": {"ema": 0.99}}, "decay 0.99"),
 }
 """What a recipe switches on, and what its figure then says and otherwise does not."""

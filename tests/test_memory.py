@@ -136,6 +136,7 @@ def test_the_plan_counts_what_a_run_then_takes() -> None:
     assert done.returncode == 0
     assert "each of 2 GPUs" in done.stdout
     assert "assumed" in done.stdout
+    assert "adds up to" in done.stdout
 
 
 def test_the_plan_of_a_file_counts_it(titles_file: Path, tmp_path: Path) -> None:

@@ -239,12 +239,14 @@ EVERY_READER: dict[str, Any] = {
     "model": {"positions": "rotary"},
     "optim": {"name": "muon", "sharpness": "sam"},
     "schedule": {"name": "wsd"},
+    "train": {"rdrop": 1.0},
 }
 """A recipe that reads every field but those below, which name what does."""
 READ_WITH: dict[str, dict[str, Any]] = {
     "data.revision": {"data": {"source": "hackernews"}},
     "data.source": {"data": {}},
     "tokenizer.path": {"tokenizer": {"kind": "gpt2"}},
+    "optim.head_lr_factor": {"model": {"tied_head": False}},
     "schedule.cycles": {"schedule": {"name": "restarts"}},
 }
 FIELDS = [f"{section}.{name}" for section, fields in Recipe() for name in type(fields).model_fields]

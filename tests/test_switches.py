@@ -7,6 +7,7 @@ Shapes: T positions, K channels of a head.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +25,8 @@ from shortrun.model.layout import Layout
 from shortrun.model.make import make_model
 from shortrun.optim.muon import Muon, orthogonalise
 from shortrun.optim.optimizers import make_optimizer
-from shortrun.recipe import GPT2_VOCABULARY, WITHOUT_EFFECT, ModelConfig, OptimConfig, Recipe
+from shortrun.optim.schedules import applied_shrink, decay_scale, lr_scale
+from shortrun.recipe import GPT2_VOCABULARY, WITHOUT_EFFECT, ModelConfig, OptimConfig, Recipe, ScheduleConfig
 from shortrun.runs.checkpoints import newest_checkpoint
 from shortrun.runs.folder import RunFolder
 from shortrun.text.corpus import load_corpus
@@ -56,6 +58,7 @@ SWITCHES = {
     "model.embedding_width": Switch((8,)),
     "model.dropout": Switch((0.3,)),
     "model.word_dropout": Switch((0.2,)),
+    "model.word_replacement": Switch((0.2,)),
     "model.positions": Switch(("rotary",)),
     "model.rope_base": Switch((10.0,), {"model.positions": "rotary"}),
     "model.norm": Switch(("rmsnorm",)),
@@ -71,6 +74,9 @@ SWITCHES = {
     "model.members": Switch((2,)),
     "optim.name": Switch(("sgd", "muon", "lion", "soap")),
     "optim.lr": Switch((1e-3,)),
+    "optim.embedding_lr_factor": Switch((0.3,)),
+    "optim.head_lr_factor": Switch((0.3,), {"model.tied_head": False}),
+    "optim.gain_lr_factor": Switch((30.0,)),
     "optim.betas": Switch(((0.8, 0.95), (0.9, 0.99))),
     "optim.weight_decay": Switch((0.5,)),
     "optim.decay": Switch(("matrices",), {"optim.weight_decay": 0.5}),
@@ -91,6 +97,7 @@ SWITCHES = {
     "train.precision": Switch(("bfloat16",)),
     "train.label_smoothing": Switch((0.1,)),
     "train.rdrop": Switch((1.0,)),
+    "train.rdrop_from": Switch((0.2,), {"train.rdrop": 1.0}),
     "train.ema": Switch((0.9,), {}, "scores"),
     "train.from_data": Switch((("batches.batch_size",),)),
     "batches.mode": Switch(("stream", "documents")),
@@ -232,7 +239,7 @@ def test_what_changes_no_arithmetic_keeps_the_bits(place: str, value: Any, witho
 
 
 SIZES = {f"model.{name}" for name in ("n_layer", "n_head", "d_model", "embedding_width", "members")}
-NOT_IN_FORWARD = {f"model.{name}" for name in ("init", "dropout", "word_dropout")}
+NOT_IN_FORWARD = {f"model.{name}" for name in ("init", "dropout", "word_dropout", "word_replacement")}
 IN_FORWARD = [case for case in CASES if case[0].startswith("model.") and case[0] not in SIZES | NOT_IN_FORWARD]
 
 
@@ -255,6 +262,29 @@ def test_a_switch_of_the_model_acts_on_the_same_weights(place: str, value: Any) 
     ids_BT = torch.randint(2, VOCAB, (3, BLOCK))
     logits, switched = one(ids_BT), other(ids_BT)
     assert (logits - switched).abs().max() > 0.01 * logits.abs().max()
+
+
+def test_replaced_tokens_are_any_but_an_end_and_only_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share of them is, and the ends that there are stay; R-Drop's second pass replaces others."""
+    model, seen = a_gpt({"model.word_replacement": 0.3}), []
+    look_up = type(model.token_emb).forward
+    monkeypatch.setattr(type(model.token_emb), "forward", lambda self, x: seen.append(x) or look_up(self, x))
+    ids_BT = torch.randint(2, VOCAB, (2000, BLOCK))
+    ids_BT[:, ::4] = EOS
+    model(ids_BT)
+    assert torch.equal(seen[0], ids_BT.flatten())
+    model.train()
+    for _ in range(2):
+        model(ids_BT)
+    for found in seen[1:]:
+        changed = (found != ids_BT.flatten()).view_as(ids_BT)
+        assert not changed[:, ::4].any()
+        inside = torch.ones(BLOCK, dtype=torch.bool)
+        inside[::4] = False
+        # a token is replaced by itself once in VOCAB - 1 times
+        assert changed[:, inside].float().mean() == pytest.approx(0.3 * (1 - 1 / (VOCAB - 1)), abs=0.01)
+        assert set(found.view_as(ids_BT)[changed].tolist()) == set(range(VOCAB)) - {EOS}
+    assert not torch.equal(seen[1], seen[2])
 
 
 def test_qk_norm_normalises_each_heads_queries_and_keys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,6 +360,56 @@ def test_adamws_settings_reach_what_it_takes_care_of(name: Literal["adamw", "muo
         direction = first / (1 - betas[0] ** step) / ((second / (1 - betas[1] ** step)).sqrt() + 1e-8)
         expected = expected * (1 - 0.5 * lr * 0.25 * decay) - 0.5 * lr * direction
     assert torch.allclose(weight, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_each_group_has_its_learning_rate(name: Literal["adamw", "muon"], tied: bool) -> None:
+    """Every parameter is in one group, at the rate of what it is, and the schedule scales all of them."""
+    model = a_gpt({"model.tied_head": tied, "model.output_gate": True, "model.layer_scale": 0.1, "model.qk_norm": True})
+    config = OptimConfig(
+        name=name, lr=0.01, muon_lr=0.03, embedding_lr_factor=2, head_lr_factor=3, gain_lr_factor=5, decay="matrices"
+    )
+    optimizer = make_optimizer(model, config)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step(0.5)
+    rates = {names[id(one)]: group["lr"] for group in optimizer.groups() for one in group["params"]}
+    assert sum(len(group["params"]) for group in optimizer.groups()) == len(rates) == len(names)
+    for parameter, rate in rates.items():
+        if parameter in ("token_emb.weight", "pos_emb"):
+            expected = 0.02
+        elif parameter == "head.weight":
+            expected = 0.03
+        elif any(part in parameter for part in ("bias", "ln", "norm", "scale", "gate")):
+            expected = 0.05
+        else:
+            expected = 0.03 if name == "muon" else 0.01
+        assert rate == pytest.approx(0.5 * expected), parameter
+
+
+@pytest.mark.parametrize("falls", ["constant", "linear"])
+def test_the_applied_shrink_is_what_weights_lose_without_gradients(falls: Literal["constant", "linear"]) -> None:
+    config = OptimConfig(name="muon", lr=0.01, weight_decay=0.3, muon_lr=0.02, muon_weight_decay=0.5)
+    schedule = ScheduleConfig(name="wsd", warmup=20, min_lr=1e-3, weight_decay=falls)
+    model: Any = a_gpt({})
+    before = copy.deepcopy(model)
+    optimizer = make_optimizer(model, config)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for step in range(1, 201):
+        optimizer.step(lr_scale(step, 200, schedule, config.lr), decay_scale(step, 200, schedule))
+    shrink = applied_shrink(config, schedule, 200)
+    assert 0.1 < shrink["others"] < shrink["matrices"] < 4
+    for name, weight in (
+        ("matrices", lambda m: m.blocks[0].attn.proj.weight),
+        ("others", lambda m: m.token_emb.weight),
+    ):
+        assert float((weight(model) / weight(before)).log().mean().detach()) == pytest.approx(-shrink[name], rel=0.01)
+    assert applied_shrink(OptimConfig(lr=1e-3, weight_decay=0.1), ScheduleConfig(name="constant"), 1000) == {
+        "weights": pytest.approx(0.1)
+    }
 
 
 def test_sgd_adds_its_decay_to_the_gradient() -> None:

@@ -33,7 +33,8 @@ from shortrun.tokens.batch import RowBatch
 from shortrun.tokens.rows import Rows
 from shortrun.train.fit import resume, train
 from shortrun.train.objective import Objective
-from shortrun.train.step import TrainingStep, passes_per_step
+from shortrun.train.plan import plan
+from shortrun.train.step import TrainingStep, passes_of
 from tests.conftest import assert_same_end, tiny_recipe
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ EOS, VOCAB, BLOCK = 1, 40, 12
 EVERY_MODEL = {
     "positions": "rotary", "norm": "rmsnorm", "bias": False, "mlp": "swiglu", "block": "parallel", "scale_embeddings": True,
     "tied_head": False, "init": "residual", "output_gate": True, "layer_scale": 0.1, "qk_norm": True, "word_dropout": 0.1,
-    "embedding_width": 8,
+    "embedding_width": 8, "word_replacement": 0.1,
 }  # fmt: skip
 
 
@@ -271,7 +272,7 @@ def test_sam_steps_by_the_gradient_at_the_worst_nearby_point(kind: str) -> None:
     a_step(model, recipe)(batch, 1.0, (0, 1))
     for w, before, g in zip(model.parameters(), weights, worst, strict=True):
         assert torch.allclose(w, before - 0.1 * g, atol=1e-5)
-    assert passes_per_step(recipe) == 2
+    assert passes_of(recipe, 10, 10) == 20
 
 
 def symmetric_divergence(one_NV: Tensor, other_NV: Tensor) -> Tensor:
@@ -293,7 +294,24 @@ def test_rdrop_pulls_two_dropped_passes_together() -> None:
             one, other = (model(batch.x_BT).flatten(0, 1) for _ in range(2))
         gaps.append(float(symmetric_divergence(one, other).sum()))
     assert gaps[1] < gaps[0] / 2
-    assert passes_per_step(recipe) == 2
+    assert passes_of(recipe, 10, 10) == 20
+
+
+def test_rdrop_from_a_share_of_the_steps_on(titles_file: Path, tmp_path: Path) -> None:
+    """Up to there a run is bit for bit the one without R-Drop, and each step takes one pass."""
+    losses = []
+    for name, settings in {"plain": {}, "late": {"rdrop": 2.0, "rdrop_from": 0.67}}.items():
+        result = train(tiny_recipe(titles_file, train={"epochs": 1, **settings}), tmp_path / name)
+        steps = [event for event in RunFolder.open(tmp_path / name).metrics() if event["event"] == "training_step"]
+        losses.append([step["loss"] for step in steps])
+    total, plain = result.budget.steps, round(0.67 * result.budget.steps)
+    assert 3 < plain < total - 3
+    first_apart = next(at for at, (one, other) in enumerate(zip(*losses, strict=True)) if one != other)
+    assert first_apart == plain, "the first step with R-Drop drops other activations in its second pass"
+    assert result.budget.passes == plain + 2 * (total - plain)
+    assert plan(tiny_recipe(titles_file, train={"rdrop": 2.0, "rdrop_from": 0.5})).passes_per_step == pytest.approx(
+        1.5, abs=0.02
+    )
 
 
 def test_label_smoothing_changes_the_gradient_and_not_the_reported_loss() -> None:
@@ -396,10 +414,15 @@ SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
         "schedule": {"name": "wsd", "warmup": 3},
     },
     "members": {"model": {"members": 2}, "optim": {"name": "muon"}, "train": {"ema": 0.9}},
+    "learning rates by group": {
+        "optim": {"name": "muon", "embedding_lr_factor": 2.0, "head_lr_factor": 0.5, "gain_lr_factor": 3.0},
+        "model": {"tied_head": False},
+    },
     "sam": {"optim": {"sharpness": "sam"}},
     "asam": {"optim": {"sharpness": "asam", "rho": 0.5}},
     "asam with muon": {"optim": {"name": "muon", "sharpness": "asam", "rho": 0.5}},
     "rdrop": {"train": {"rdrop": 2.0}},
+    "rdrop in the second half": {"train": {"rdrop": 2.0, "rdrop_from": 0.5}, "batches": {"mode": "documents"}},
     "label smoothing": {"train": {"label_smoothing": 0.1}},
     "ema": {"train": {"ema": 0.9}},
     "unigram": {"tokenizer": {"kind": "unigram", "vocab_size": 400}},
@@ -423,7 +446,7 @@ def test_every_switch_trains_and_resumes_bitwise(name: str, titles_file: Path, t
     resume(tmp_path / "stopped")
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
     assert math.isfinite(whole.evaluation.loss.loss)
-    assert whole.budget.passes == whole.budget.steps * passes_per_step(recipe)
+    assert whole.budget.passes == passes_of(recipe, whole.budget.steps, whole.budget.steps)
 
 
 def test_the_average_of_the_weights_is_what_is_scored(titles_file: Path, tmp_path: Path) -> None:

@@ -182,6 +182,9 @@ class ModelConfig(Section):
     """Share of activations dropped in training, on embeddings, attention weights and block outputs."""
     word_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of input tokens whose embedding is zeroed, in training only; documents' ends are kept."""
+    word_replacement: float = Field(0.0, ge=0, lt=1)
+    """Share of input tokens that are replaced by random ones inside the model, in training only; documents' ends and all
+    targets are kept."""
     positions: Literal["learned", "rotary"] = "learned"
     """How a token's place is known: a learned vector for each position, or rotated queries and keys (RoPE)."""
     rope_base: float = Field(10_000.0, gt=1)
@@ -240,6 +243,12 @@ class OptimConfig(Section):
     soap (both need the extra shortrun[optimizers])."""
     lr: float = Field(5e-4, gt=0)
     """Peak learning rate (with muon, of what adamw takes care of)."""
+    embedding_lr_factor: float = Field(1.0, gt=0)
+    """Learning rate of token and position embeddings (a tied head is one of them), as a multiple of optim.lr."""
+    head_lr_factor: float = Field(1.0, gt=0)
+    """That of a head that is not tied, as a multiple of optim.lr."""
+    gain_lr_factor: float = Field(1.0, gt=0)
+    """That of gains, biases, LayerScale and the output gate's maps, as a multiple of optim.lr."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Decay rates of the first and second moment (adamw, soap), or of lion's update and its momentum."""
     weight_decay: float = Field(0.0, ge=0)
@@ -311,6 +320,8 @@ class TrainConfig(Section):
     """Share of each target's probability spread over the vocabulary, in training only."""
     rdrop: float = Field(0.0, ge=0)
     """R-Drop: weight of the symmetric divergence between two passes with different dropout; 0 takes one pass."""
+    rdrop_from: float = Field(0.0, ge=0, lt=1)
+    """Share of the steps, from the first on, that go without R-Drop and take one pass; 0 has it in all of them."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of an exponential moving average of the weights, which is then what is scored and sampled; 0 keeps none."""
     memory_limit: float | None = Field(None, gt=0)
@@ -356,7 +367,7 @@ class Recipe(Section):
     def unread(self) -> Iterator[tuple[str, Reader]]:
         """Each field ("section.name") that nothing reads in this recipe, and what would read it."""
         for field, reader in READ_BY.items():
-            if self.value(reader.gate) not in reader.values:
+            if not reader.reads(self.value(reader.gate)):
                 yield field, reader
 
     def fingerprint(self) -> str:
@@ -388,8 +399,11 @@ class Reader(NamedTuple):
 
     gate: str
     """The field that decides it, "section.name"."""
-    values: tuple[Any, ...]
-    """The gate's values with which the field is read."""
+    values: tuple[Any, ...] = ()
+    """The gate's values with which the field is read; of a gate that is a number, none stands for all above 0."""
+
+    def reads(self, gate: Any) -> bool:
+        return gate in self.values if self.values else gate > 0
 
 
 READ_BY: dict[str, Reader] = {
@@ -401,6 +415,7 @@ READ_BY: dict[str, Reader] = {
     "tokenizer.fit_on": Reader("tokenizer.kind", ("bpe", "unigram", "character")),
     "tokenizer.byte_alphabet": Reader("tokenizer.kind", ("bpe",)),
     "model.rope_base": Reader("model.positions", ("rotary",)),
+    "optim.head_lr_factor": Reader("model.tied_head", (False,)),
     "optim.betas": Reader("optim.name", ("adamw", "muon", "lion", "soap")),
     "optim.muon_lr": Reader("optim.name", ("muon",)),
     "optim.muon_momentum": Reader("optim.name", ("muon",)),
@@ -409,10 +424,14 @@ READ_BY: dict[str, Reader] = {
     "schedule.min_lr": Reader("schedule.name", ("linear", "cosine", "restarts", "wsd")),
     "schedule.decay_frac": Reader("schedule.name", ("wsd",)),
     "schedule.cycles": Reader("schedule.name", ("restarts",)),
+    "train.rdrop_from": Reader("train.rdrop"),
 }
 """Fields that only some values of another field make use of."""
 
-LATER: dict[str, Any] = {"model.embedding_width": None, "model.members": 1}
+LATER: dict[str, Any] = {
+    "model.embedding_width": None, "model.members": 1, "model.word_replacement": 0.0, "optim.embedding_lr_factor": 1.0, "optim.head_lr_factor": 1.0,
+    "optim.gain_lr_factor": 1.0, "train.rdrop_from": 0.0,
+}  # fmt: skip
 """Fields that came after format 3 of run folders, with the value that every run before them had: the fingerprint leaves
 them out with it, so that those runs keep theirs."""
 

@@ -388,4 +388,4 @@ def _place(name: str) -> Place:
 
 def _only(reader: Reader) -> str:
     values = " or ".join(json.dumps(value) for value in reader.values)
-    return f"only read with {reader.gate} = {values}"
+    return f"only read with {reader.gate} " + (f"= {values}" if values else "above 0")

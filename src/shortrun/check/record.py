@@ -184,10 +184,15 @@ def no_augmentation(run: Subject) -> Finding:
     """Held against the recipe and the tokens of an epoch: they are those of the training titles, and no text is changed.
 
     What the log calls an epoch's tokens must be what the manifest counted. Dropout, also of whole input tokens, makes no
-    text. Somebody could change texts inside the loader without a record; `times_seen` encodes the titles again.
+    text. Where the model replaces input tokens (`model.word_replacement`), a reader has to say whether that is
+    augmentation. Somebody could change texts inside the loader without a record; `times_seen` encodes the titles again.
     """
     case, recipe = Case(), run.recipe
     case.holds(not recipe.data.normalise, f"data.normalise changes titles: {', '.join(recipe.data.normalise)}")
+    if share := recipe.model.word_replacement:
+        case.unsaid.append(
+            f"model.word_replacement replaces {share:g} of the input tokens inside the model, which some call augmentation"
+        )
     tokens, titles = (
         int(run.manifest["tokenizer"]["train_tokens"]),
         run.manifest["data"]["splits"]["train"]["documents"],

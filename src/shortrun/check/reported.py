@@ -13,6 +13,7 @@ from shortrun.disk import file_sha256
 from shortrun.errors import UserError
 from shortrun.model.ensemble import Ensemble
 from shortrun.model.make import make_model
+from shortrun.recipe import LATER
 from shortrun.recipe_file import differences
 from shortrun.runs.checkpoints import newest_checkpoint, weights_sha256
 from shortrun.runs.folder import ensemble_fingerprint, run_fingerprint
@@ -41,10 +42,11 @@ def whole_record(run: Subject) -> Finding:
     case.same("fingerprint of the tokenizer", tokenizer, {"tokenizer.json": file_sha256(run.folder.tokenizer_file)})
     fingerprint = str(run.manifest["fingerprint"])
     case.same("fingerprint of the run", fingerprint, {"scores.json": run.scores["fingerprint"]})
-    sections = run.recipe.model_dump(mode="json")
-    if {name: set(fields) for name, fields in sections.items()} != {
-        name: set(fields) for name, fields in run.manifest["recipe"].items()
-    }:
+    known, recorded = (
+        {f"{section}.{name}" for section, fields in recipe.items() for name in fields}
+        for recipe in (run.recipe.model_dump(mode="json"), run.manifest["recipe"])
+    )
+    if recorded - known or known - recorded - set(LATER):
         case.unsaid.append("the recipe has other fields than this version's, so its fingerprint can't be made again")
     else:
         made = run_fingerprint(run.recipe, run.manifest["data"]["sha256"], tokenizer)
@@ -184,14 +186,17 @@ def last_step(run: Subject) -> Finding:
 
 
 def cost_disclosed(run: Subject) -> Finding:
-    """Counts the parameters of the model and the passes that the recipe takes: SAM doubles them, and so does R-Drop; each
-    member of an ensemble takes its own.
+    """Counts the parameters of the model and the passes that the recipe takes: SAM doubles them, and so does R-Drop from
+    the step on at which it begins; each member of an ensemble takes its own.
 
     Passes that the code takes without a switch in the recipe would not show.
     """
     case, scores, recipe = Case(), run.scores, run.recipe
-    passes = (2 if recipe.optim.sharpness != "none" else 1) * (2 if recipe.train.rdrop else 1) * recipe.model.members
-    of_all = sum(member.passes for member in members_of(run.manifest)) or passes * scores["steps"]
+    steps = int(scores["steps"])
+    planned = whole(run.log.first("training_step"), "max_steps") or steps
+    doubled = max(steps - round(recipe.train.rdrop_from * planned), 0) if recipe.train.rdrop else 0
+    passes = (2 if recipe.optim.sharpness != "none" else 1) * (steps + doubled) * recipe.model.members
+    of_all = sum(member.passes for member in members_of(run.manifest)) or passes
     parameters = sum(each.numel() for each in run.model.parameters())
     info = run.log.first("model_info")
     case.same(
@@ -200,12 +205,14 @@ def cost_disclosed(run: Subject) -> Finding:
         {"scores.json": scores["parameters"], "metrics.jsonl": whole(info, "parameters_count")},
     )
     case.same("passes", of_all, {"scores.json": scores["passes"]})
-    return case.finding(f"{parameters:,} parameters and {scores['passes']:,} passes over a batch{_a_step(run, passes)}")
+    return case.finding(
+        f"{parameters:,} parameters and {scores['passes']:,} passes over a batch{_a_step(run, passes / max(steps, 1))}"
+    )
 
 
-def _a_step(run: Subject, passes: int) -> str:
+def _a_step(run: Subject, passes: float) -> str:
     members = members_of(run.manifest)
-    return f", those of {len(members)} runs" if members else f", {passes} a step"
+    return f", those of {len(members)} runs" if members else f", {passes:.3g} a step"
 
 
 def _compared(run: Subject, what: str, found: float, reported: float, how: str) -> Finding:

@@ -110,7 +110,9 @@ def show_plan(recipe: str, plan: Plan) -> None:
             "documents": f"{plan.documents:,} to train on",
             "tokens, steps": f"about {plan.tokens:,} targets in {plan.steps:,} steps ({plan.tokens_from})",
             "memory": f"about {memory.pop('total')}: " + ", ".join(f"{part} {size}" for part, size in memory.items()),
-            "arithmetic": f"{plan.flops:.3g} FLOP, {plan.passes_per_step} forward and backward passes a step",
+            "arithmetic": f"{plan.flops:.3g} FLOP, {plan.passes_per_step:.3g} forward and backward passes a step",
+            "weight decay": "learning rate × weight decay adds up to "
+            + ", ".join(f"{total:.3g} on {group}" for group, total in plan.shrink.items()),
             "CPU": plan.cpu,
             "precision": plan.precision_from,
             "time": f"about {duration(plan.seconds)} at {plan.flops_per_second / 1e9:,.0f} GFLOP/s "

@@ -50,6 +50,7 @@ HELD: dict[str, str] = {
     "embedding_width": "multiplied out into embeddings of d_model",
     "dropout": "in config.json, as far as the class drops anything; nothing is dropped in use",
     "word_dropout": "in training only",
+    "word_replacement": "in training only",
     "rope_base": "in config.json",
     "bias": "GPT2LMHeadModel always has biases: zeros; LlamaForCausalLM has switches for them",
     "scale_embeddings": "folded into the embeddings, which are then no longer the head's",

@@ -84,7 +84,7 @@ class GPT(LanguageModel):
     def __init__(self, config: ModelConfig, vocab_size: int, block_size: int, eos: int) -> None:
         super().__init__()
         self.block_size, self.vocab_size, self.d_model = block_size, vocab_size, config.d_model
-        self.eos, self.word_dropout = eos, config.word_dropout
+        self.eos, self.word_dropout, self.word_replacement = eos, config.word_dropout, config.word_replacement
         self.embedding_scale = config.d_model**-0.5 if config.scale_embeddings else 1.0
         width = config.embedding_width or config.d_model
         self.token_emb = nn.Embedding(vocab_size, width)
@@ -145,6 +145,8 @@ class GPT(LanguageModel):
     def _through(self, x_N: Tensor, layout: Layout, cache: Cache | None = None) -> Tensor:
         """With a `cache`, the rows go on from what it holds: first a prompt, then a token at a time, of one document each."""
         layers = cache.parts if isinstance(cache, Caches) else [None] * len(self.blocks)
+        if self.training and self.word_replacement:
+            x_N = self._some_replaced(x_N)
         x_ND = self.token_emb(x_N)
         if self.emb_up is not None:
             x_ND = self.emb_up(x_ND).to(x_ND.dtype)  # the stream is float32, whatever products are computed in
@@ -163,6 +165,13 @@ class GPT(LanguageModel):
         if self.emb_up is not None and self.head is None:
             return F.linear(stream.seen_ND, self.emb_up.weight.t())
         return stream.seen_ND
+
+    def _some_replaced(self, x_N: Tensor) -> Tensor:
+        """Tokens with `word_replacement` of them, but for ends, drawn anew from all entries but the end."""
+        others_N = torch.randint(self.vocab_size - 1, x_N.shape, device=x_N.device)
+        others_N = others_N + (others_N >= self.eos)
+        replaced_N = (torch.rand(x_N.shape, device=x_N.device) < self.word_replacement) & (x_N != self.eos)
+        return torch.where(replaced_N, others_N, x_N)
 
     def flops_per_token(self, row_length: float) -> float:
         """6 for each weight of a linear map or the head: a multiplication and an addition, forward and twice backward.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 from shortrun.errors import missing_extra
-from shortrun.model.gpt import block_matrices
+from shortrun.model.attention import CausalSelfAttention
+from shortrun.model.gpt import GPT, block_matrices
 from shortrun.optim.muon import Muon
 from shortrun.recipe import OptimConfig
 
@@ -115,18 +117,36 @@ def _adamw_over(groups: Groups, config: OptimConfig) -> torch.optim.Optimizer:
 
 
 def _groups(model: nn.Module, config: OptimConfig, without: list[nn.Parameter] | None = None) -> Groups:
-    """A model's parameters, but for some, in one group, or in two of which only the first decays."""
+    """A model's parameters, but for some: one group for each learning rate among them, those that decay first."""
     taken = {id(parameter) for parameter in without or ()}
     parameters = [parameter for parameter in model.parameters() if id(parameter) not in taken]
-    if config.decay == "all":
-        return [{"params": parameters, "weight_decay": config.weight_decay}]
     # a tied head is an embedding, not a linear map
     linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
-    groups: Groups = [
-        {"params": [p for p in parameters if id(p) in linear], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if id(p) not in linear], "weight_decay": 0.0},
+    factors = _lr_factors(model, config)
+    found: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
+    for parameter in parameters:
+        spared = config.decay == "matrices" and id(parameter) not in linear
+        found[spared, factors.get(id(parameter), 1.0)].append(parameter)
+    return [
+        {"params": alike, "weight_decay": 0.0 if spared else config.weight_decay, "lr": config.lr * factor}
+        for (spared, factor), alike in sorted(found.items(), key=lambda pair: pair[0])
     ]
-    return [group for group in groups if group["params"]]
+
+
+def _lr_factors(model: nn.Module, config: OptimConfig) -> dict[int, float]:
+    """By what the learning rate of a parameter is multiplied, by its id; of others it is not."""
+    factors = {id(one): config.gain_lr_factor for one in model.parameters() if one.ndim <= 1}
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            factors[id(module.weight)] = config.embedding_lr_factor
+        if isinstance(module, CausalSelfAttention) and module.gate is not None:
+            factors[id(module.gate.weight)] = config.gain_lr_factor
+        if isinstance(module, GPT):
+            if module.pos_emb is not None:
+                factors[id(module.pos_emb)] = config.embedding_lr_factor
+            if module.head is not None:
+                factors[id(module.head.weight)] = config.head_lr_factor
+    return factors
 
 
 def _library() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import cos, pi, sqrt
 from typing import Literal
 
-from shortrun.recipe import ScheduleConfig
+from shortrun.recipe import OptimConfig, ScheduleConfig
 
 
 def lr_scale(step: int, total_steps: int, config: ScheduleConfig, peak: float) -> float:
@@ -33,6 +33,22 @@ def decay_scale(step: int, total_steps: int, config: ScheduleConfig) -> float:
     It multiplies the learning rate, so it falls with that besides (Loshchilov & Hutter 2019, arXiv 1711.05101).
     """
     return _fall((step - 1) / total_steps, config.weight_decay)
+
+
+def applied_shrink(optim: OptimConfig, schedule: ScheduleConfig, total_steps: int) -> dict[str, float]:
+    """What weight decay does over a whole run: the sum of learning rate times weight decay over its steps, by group.
+
+    Gradients aside, a weight ends at about exp(-sum) of what it was. The groups are muon's "matrices" and the "others", or
+    "weights" of any other optimizer, at optim.lr.
+    """
+    steps = range(1, total_steps + 1)
+    scale = sum(
+        lr_scale(step, total_steps, schedule, optim.lr) * decay_scale(step, total_steps, schedule) for step in steps
+    )
+    rest = scale * optim.lr * optim.weight_decay
+    if optim.name == "muon":
+        return {"matrices": scale * optim.muon_lr * optim.muon_weight_decay, "others": rest}
+    return {"weights": rest}
 
 
 def _shape(progress: float, config: ScheduleConfig, share_of_all: float) -> float:

@@ -68,7 +68,7 @@ def plan_study(ledger: Ledger, workers: int) -> StudyPlan:
             states={entry.seed: entry.state for entry in ledger.of_row(number)},
             parameters=found.parameters,
             steps=found.steps,
-            passes=found.steps * found.passes_per_step,
+            passes=round(found.steps * found.passes_per_step),
             memory_bytes=found.memory_bytes["total"],
             seconds=found.seconds * factor,
         )

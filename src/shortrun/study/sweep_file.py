@@ -78,7 +78,7 @@ class Sweep:
         drawn: dict[str, Any] = {}
         for field in sorted(self.search, key=lambda field: field.name not in GATES):
             reader = READ_BY.get(field.name)
-            if reader is None or drawn.get(reader.gate, self.base.value(reader.gate)) in reader.values:
+            if reader is None or reader.reads(drawn.get(reader.gate, self.base.value(reader.gate))):
                 drawn[field.name] = draw(field)
         return drawn
 
@@ -176,7 +176,8 @@ def _refused(sweep: Sweep) -> Iterator[str]:
             yield from _lines(error)
     for name in sorted(never_read):
         reader = READ_BY[name]
-        yield f"{name} is searched, but nothing reads it: {reader.gate} is never one of {', '.join(map(str, reader.values))}"
+        wanted = f"one of {', '.join(map(str, reader.values))}" if reader.values else "above 0"
+        yield f"{name} is searched, but nothing reads it: {reader.gate} is never {wanted}"
 
 
 def _at(sweep: Sweep, corner: Mapping[str, Any]) -> dict[str, Any]:

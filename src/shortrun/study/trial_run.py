@@ -19,7 +19,7 @@ from shortrun.study.jobs import Job
 from shortrun.study.sweep_file import Sweep
 from shortrun.study.worker import Outcome, Progress, Worker
 from shortrun.train.sizes import sized
-from shortrun.train.step import passes_per_step
+from shortrun.train.step import passes_of
 
 POLL = 0.2
 """Seconds between two looks at a run that another process trains."""
@@ -77,7 +77,8 @@ class TrialRun:
         elif self.path.exists() and (checkpoint := newest_checkpoint(RunFolder(self.path))[0]):
             seconds, steps = checkpoint.progress.seconds, max(steps, checkpoint.progress.step)
         self.trial.set_user_attr(storage.SECONDS, seconds)
-        self.trial.set_user_attr(storage.PASSES, steps * passes_per_step(self.recipe))
+        # a run of which no step is known to the trial ends where it stands, for all that is known
+        self.trial.set_user_attr(storage.PASSES, passes_of(self.recipe, steps, max(steps, self.at.total_steps)))
 
     def _take_up(self, found: RunFolder) -> None:
         """Goes on with a run: waits until nobody else trains it, and reports the epochs that it has behind it."""

@@ -22,8 +22,9 @@ from shortrun.runs.trained import Trained
 from shortrun.score.evaluate import Evaluation
 from shortrun.train.assembly import Assembly
 from shortrun.train.events import Begun, Ended, Evaluated, OnEvent, Saved, StepTaken
+from shortrun.train.objective import steps_before_rdrop
 from shortrun.train.state import read_state, write_state
-from shortrun.train.step import StepResult, passes_per_step
+from shortrun.train.step import StepResult, passes_of
 
 SAMPLED_TOKENS = 64
 """How long documents get that are sampled while training: an untrained model would go on for two blocks."""
@@ -101,6 +102,7 @@ class Loop:
             scale,
             (self.recipe.train.seed, step),
             decay_scale(step, self.total_steps, self.recipe.schedule),
+            rdrop=step > steps_before_rdrop(self.total_steps, self.recipe.train),
         )
         now = time.perf_counter()
         self._require_finite(result, step, scale * config.lr)
@@ -212,7 +214,7 @@ class Loop:
 
     def _result(self, validation: Evaluation, tuning: Evaluation | None) -> Result:
         at, batches, manifest = self.progress, self.parts.batches, self.parts.manifest
-        passes, data = passes_per_step(self.recipe), manifest["data"]
+        passes, data = passes_of(self.recipe, at.step, self.total_steps), manifest["data"]
         exactly = batches.every_document_equally
         epochs = at.tokens / batches.tokens_per_epoch if exactly else at.step / batches.steps_per_epoch
         return Result(
@@ -225,8 +227,8 @@ class Loop:
                 steps=at.step,
                 epochs=int(epochs) if epochs.is_integer() else epochs,
                 tokens=at.tokens,
-                passes=at.step * passes,
-                flops=at.tokens * passes * self.parts.model.flops_per_token(batches.row_length),
+                passes=passes,
+                flops=at.tokens * passes / at.step * self.parts.model.flops_per_token(batches.row_length),
                 seconds=at.seconds,
                 step_seconds=at.step_seconds,
             ),

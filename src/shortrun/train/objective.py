@@ -26,6 +26,11 @@ def copies_at_once(config: TrainConfig) -> int:
     return 2 if config.rdrop else 1
 
 
+def steps_before_rdrop(total_steps: int, config: TrainConfig) -> int:
+    """How many steps a run takes before the first with R-Drop: all where it has none."""
+    return round(config.rdrop_from * total_steps) if config.rdrop else total_steps
+
+
 class Objective(nn.Module):
     """Rows of a batch to (objective, nats), both summed over targets: what is differentiated."""
 
@@ -35,8 +40,10 @@ class Objective(nn.Module):
         self.run = model.hidden if isinstance(model, LinearHead) else partial(logits_of, model)
         """From rows to hidden states, or to logits in a model without a linear head."""
 
-    def forward(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        if copies_at_once(self.config) == 2:
+    def forward(self, rows: Rows, rdrop: bool = True) -> tuple[Tensor, Tensor]:
+        """`rdrop` = False leaves out R-Drop in a step before it begins."""
+        weight = self.config.rdrop if rdrop else 0.0
+        if weight:
             rows = rows.twice()
         with torch.autocast(rows.x_N.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             out_NX, targets_N = self.run(rows), rows.y_N
@@ -48,7 +55,7 @@ class Objective(nn.Module):
                 self.model.head_VD if isinstance(self.model, LinearHead) else None,
                 targets_N,
                 label_smoothing=self.config.label_smoothing,
-                rdrop=self.config.rdrop,
+                rdrop=weight,
             )
 
 

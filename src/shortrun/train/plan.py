@@ -10,12 +10,13 @@ import torch
 
 from shortrun.model.device import choose_device, choose_precision, cpu_features, product_rate, repeatable
 from shortrun.model.make import model_without_weights
+from shortrun.optim.schedules import applied_shrink
 from shortrun.recipe import DataConfig, Recipe
 from shortrun.text.corpus import load_corpus
 from shortrun.tokens.kinds import KINDS
 from shortrun.train.memory import rows_at_once, step_bytes
 from shortrun.train.sizes import sized
-from shortrun.train.step import passes_per_step
+from shortrun.train.step import passes_of
 
 CHARACTERS_A_TITLE = 54.9
 """Of HN-100k, ends counted as 5."""
@@ -38,8 +39,11 @@ class Plan:
     tokens: int
     tokens_from: str
     steps: int
-    passes_per_step: int
+    passes_per_step: float
+    """On average over the run."""
     flops: float
+    shrink: dict[str, float]
+    """Sum of learning rate times weight decay over the run, of each group of parameters."""
     gpus: int
     rows_at_once: int
     precision: str
@@ -66,7 +70,9 @@ def plan(recipe: Recipe, gpus: int = 0) -> Plan:
     documents, characters, counted = _training_text(recipe.data)
     tokens = round(recipe.train.epochs * characters / KINDS[recipe.tokenizer.kind].characters_a_token(vocab_size))
     row_length = ROW if recipe.batches.mode == "documents" else recipe.batches.block_size
-    flops = tokens * passes_per_step(recipe) * model.flops_per_token(min(row_length, recipe.batches.block_size))
+    steps = ceil(tokens / (recipe.batches.batch_size * recipe.batches.block_size))
+    passes_per_step = passes_of(recipe, steps, steps) / steps
+    flops = tokens * passes_per_step * model.flops_per_token(min(row_length, recipe.batches.block_size))
     dtype, why, rate, rate_from = _rate(recipe, gpus)
     parameters = model.count_parameters()
     rows = rows_at_once(model, recipe, dtype, "cuda" if gpus else "cpu", processes)[0]
@@ -76,9 +82,10 @@ def plan(recipe: Recipe, gpus: int = 0) -> Plan:
         documents=documents,
         tokens=tokens,
         tokens_from=counted,
-        steps=ceil(tokens / (recipe.batches.batch_size * recipe.batches.block_size)),
-        passes_per_step=passes_per_step(recipe),
+        steps=steps,
+        passes_per_step=passes_per_step,
         flops=flops,
+        shrink=applied_shrink(recipe.optim, recipe.schedule, steps),
         gpus=gpus,
         rows_at_once=rows,
         precision=str(dtype).removeprefix("torch."),

@@ -17,7 +17,7 @@ from shortrun.model.language_model import LanguageModel
 from shortrun.optim.optimizers import Optimizers
 from shortrun.recipe import OptimConfig, Recipe
 from shortrun.tokens.batch import Batch
-from shortrun.train.objective import copies_at_once
+from shortrun.train.objective import copies_at_once, steps_before_rdrop
 from shortrun.train.parallel import ALONE, Processes, unsynchronised
 
 ASAM_ETA = 0.01
@@ -34,9 +34,11 @@ class StepResult:
     """Whether both are numbers; where not, the weights have been left as they were."""
 
 
-def passes_per_step(recipe: Recipe) -> int:
-    """Forward-backward passes over a batch in one step: SAM doubles them, R-Drop does, and each member takes its own."""
-    return (2 if recipe.optim.sharpness != "none" else 1) * copies_at_once(recipe.train) * recipe.model.members
+def passes_of(recipe: Recipe, steps: int, total_steps: int) -> int:
+    """Forward-backward passes over a batch in the first `steps` of a run's steps: SAM doubles them, R-Drop does from its
+    first step on, and each member takes its own."""
+    doubled = max(steps - steps_before_rdrop(total_steps, recipe.train), 0)
+    return (2 if recipe.optim.sharpness != "none" else 1) * (steps + doubled) * recipe.model.members
 
 
 class TrainingStep:
@@ -44,7 +46,7 @@ class TrainingStep:
 
     objective: an `Objective` over `model`, as it is or spread over processes; or one for each of its `learners`, which then
     take the step side by side, each with a gradient, a norm and a worst point of its own, as it would alone. positions: how
-    many to take at once, fewer for less memory; the gradients of these micro-batches add up to the batch's.
+    many to take at once with R-Drop where the recipe has it, fewer for less memory; the gradients of these micro-batches add up to the batch's.
     """
 
     def __init__(
@@ -61,20 +63,22 @@ class TrainingStep:
         self.model, self.optimizer = model, optimizer
         self.recipe, self.processes, self.positions = recipe, processes, positions
 
-    def __call__(self, batch: Batch, lr_scale: float, seed: tuple[int, int], decay_scale: float = 1.0) -> StepResult:
+    def __call__(
+        self, batch: Batch, lr_scale: float, seed: tuple[int, int], decay_scale: float = 1.0, rdrop: bool = True
+    ) -> StepResult:
         """One step at `lr_scale` times each parameter group's peak learning rate, `decay_scale` times its weight decay.
 
-        `seed` = (run's seed, step) decides dropout, so a step's randomness does not depend on the steps before it. With
-        SAM, both passes drop the same activations.
+        `rdrop` = False leaves out R-Drop in a step before it begins. `seed` = (run's seed, step) decides dropout, so a step's
+        randomness does not depend on the steps before it. With SAM, both passes drop the same activations.
         """
         for objective in self.objectives:
             objective.train()
-        loss = self._gradient(batch, seed)
+        loss = self._gradient(batch, seed, rdrop)
         if self.recipe.optim.sharpness != "none":
             with ExitStack() as moved:
                 for learner in self.learners:
                     moved.enter_context(_worst_point_nearby(learner, self.recipe.optim))
-                self._gradient(batch, seed)
+                self._gradient(batch, seed, rdrop)
         norms = [
             torch.nn.utils.get_total_norm([each.grad for each in learner.parameters() if each.grad is not None])
             for learner in self.learners
@@ -88,20 +92,22 @@ class TrainingStep:
             self.optimizer.step(lr_scale, decay_scale)
         return StepResult(loss.item(), norm.item(), finite)
 
-    def _gradient(self, batch: Batch, seed: tuple[int, int]) -> Tensor:
+    def _gradient(self, batch: Batch, seed: tuple[int, int], rdrop: bool) -> Tensor:
         """Leaves each objective's gradient in the parameters; returns the mean cross-entropy."""
         device = next(self.model.parameters()).device
         rank = (self.processes.rank,) if self.processes.rank else ()  # the first draws what a single process would
         torch.manual_seed(int(np.random.SeedSequence((*seed, *rank)).generate_state(1, np.uint64)[0]))
         # sums, divided once: rows that are padded weigh as many targets as they hold. Processes average their gradients.
-        count = batch.targets * copies_at_once(self.recipe.train)
+        copies = copies_at_once(self.recipe.train) if rdrop else 1
+        count = batch.targets * copies
         nats_sum = torch.zeros((), device=device)
         self.optimizer.zero_grad()
-        micro_batches = batch.micro_batches(self.positions, self.processes.rank, self.processes.size)
+        positions = self.positions * copies_at_once(self.recipe.train) // copies
+        micro_batches = batch.micro_batches(positions, self.processes.rank, self.processes.size)
         for objective in self.objectives:  # one after the other, so that one's activations are there at a time
             for index, rows in enumerate(micro_batches):
                 with unsynchronised(objective) if index < len(micro_batches) - 1 else nullcontext():
-                    value, nats = objective(rows.to(device))
+                    value, nats = objective(rows.to(device), rdrop)
                     (value * self.processes.size / count).backward()
                 nats_sum = nats_sum + nats
         return self.processes.sum(nats_sum) / (count * len(self.objectives))

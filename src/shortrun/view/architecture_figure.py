@@ -71,7 +71,8 @@ def architecture_svg(recipe: Recipe, model: LanguageModel, title: str) -> str:
     if recipe.train.label_smoothing:
         loss.append(Chip(f"label smoothing {recipe.train.label_smoothing:g}", on=True))
     if recipe.train.rdrop:
-        loss.append(Chip(f"+ {recipe.train.rdrop:g} × R-Drop between two passes", on=True))
+        begins = f", after {recipe.train.rdrop_from:.0%} of the steps" if recipe.train.rdrop_from else ""
+        loss.append(Chip(f"+ {recipe.train.rdrop:g} × R-Drop between two passes{begins}", on=True))
     drawing.y = drawing.part("loss", loss)
     for sentence in _besides(recipe, whole):
         drawing.y += 8
@@ -99,6 +100,8 @@ def _entry(drawing: Drawing, recipe: Recipe, model: GPT, counts: dict[str, str])
         chips.append(Chip(f"divided by √{it.d_model}", on=True))
     if it.word_dropout:
         chips.append(Chip(f"word dropout {it.word_dropout:g}: whole tokens zeroed", on=True))
+    if it.word_replacement:
+        chips.append(Chip(f"{it.word_replacement:g} of the tokens replaced by random ones", on=True))
     drawing.note(middle + 4, counts["embeddings"], *(["positions included"] if it.positions == "learned" else []))
     drawing.y = drawing.part("token embedding", chips)
     if it.positions == "learned":
