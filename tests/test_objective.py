@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from shortrun.model.gpt import GPT
 from shortrun.model.language_model import LanguageModel
 from shortrun.recipe import GPT2_VOCABULARY, ModelConfig, TrainConfig
 from shortrun.score import cross_entropy
-from shortrun.score.cross_entropy import CHUNK
+from shortrun.score.cross_entropy import CHUNK, largest
 from shortrun.score.evaluate import document_nats, official_loss
 from shortrun.tokens.encoded import EncodedDocuments
 from shortrun.tokens.rows import IGNORE, Rows
@@ -193,3 +195,15 @@ def test_a_confident_mistake_and_an_infinity() -> None:
     assert float(nats) == pytest.approx(1000 + torch.tensor(float(V)).log().item(), rel=1e-2)
     _, nats = training_loss(torch.full((1, 1), torch.inf), head, torch.tensor([0]))
     assert not torch.isfinite(nats)
+
+
+@given(st.lists(st.floats(width=16, allow_nan=False), min_size=1, max_size=9))
+def test_the_largest_of_bfloat16_is_torchs_own(numbers: list[float]) -> None:
+    all_signs = torch.tensor([numbers]).to(torch.bfloat16)
+    for x_CV in (all_signs, all_signs.T.contiguous()):  # in one row, and each in a row of its own
+        assert torch.equal(largest(x_CV), x_CV.amax(dim=-1, keepdim=True))
+
+
+def test_a_nan_is_the_largest() -> None:
+    x_CV = torch.tensor([[1.0, math.nan, 3.0], [math.nan] * 3]).to(torch.bfloat16)
+    assert largest(x_CV).isnan().all()

@@ -51,8 +51,21 @@ def softmax(logits_CV: Tensor, targets_C: Tensor) -> Softmax:
     p_C1 = p_CV.gather(1, target_C1)
     if p_C1.dtype == wide and p_C1.device.type == "cpu" and bool((p_C1 > LIKELY).all()):
         return Softmax(p_CV, -p_C1.log())
-    log_sum_C1 = logits_CV.amax(dim=-1, keepdim=True).to(wide) - p_CV.amax(dim=-1, keepdim=True).to(wide).log()
+    log_sum_C1 = largest(logits_CV).to(wide) - largest(p_CV).to(wide).log()
     return Softmax(p_CV, log_sum_C1 - logits_CV.gather(1, target_C1).to(wide))
+
+
+def largest(x_CV: Tensor) -> Tensor:
+    """The largest number of each row, shape C1; NaN counts as largest, in a row of nothing but NaN at least.
+
+    torch's own amax of bfloat16 takes 12 times as long on a CPU as that of the same bits read as int16, in whose order numbers
+    of sign 0 are as they should be, and above all those of sign 1.
+    """
+    if x_CV.dtype == torch.bfloat16 and x_CV.device.type == "cpu":
+        bits_C1 = x_CV.view(torch.int16).amax(dim=-1, keepdim=True)
+        if bool((bits_C1 >= 0).all()):
+            return bits_C1.view(torch.bfloat16)
+    return x_CV.amax(dim=-1, keepdim=True)
 
 
 def token_nats(model: LanguageModel, rows: Rows) -> Tensor:
@@ -94,8 +107,12 @@ def logits_of(model: LanguageModel, rows: Rows) -> Tensor:
 
 
 def targets_at_once(logits: int) -> int:
-    """How many targets have so many logits each that they may be there together."""
-    return max(min(CHUNK // logits, ROWS), 1)
+    """How many targets have so many logits each that they may be there together: a multiple of 32, from 32 on.
+
+    AMX takes 32 rows at a time: of GPT-2's 50,257 tokens, 160 targets take half as long for each product as 166.
+    """
+    most = max(min(CHUNK // logits, ROWS), 1)
+    return most - most % 32 if most > 32 else most
 
 
 def wide_type(dtype: torch.dtype) -> torch.dtype:
