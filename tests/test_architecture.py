@@ -90,6 +90,13 @@ def test_what_reads_runs_needs_nothing_that_trains() -> None:
         assert not loaded[room] & {"optim", "cli", *needless}
 
 
+def test_looking_at_runs_needs_no_extra_of_studies() -> None:
+    """`show`, `predict` and `compare` import the charts, also where nothing but the core is installed."""
+    code = "import sys, shortrun.view.charts; print({'scipy', 'altair', 'optuna'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_the_documentation_names_every_module_and_room() -> None:
     page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
     names = [path.relative_to(PACKAGE).as_posix() for path in MODULES if path.name != "__init__.py"]

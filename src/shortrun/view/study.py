@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shortrun.study.statistics import smallest_p
 from shortrun.study.table import ResultRow, StudyResult
 from shortrun.view.text import markdown_table, plain_cell
 
@@ -71,6 +70,8 @@ def sentences(result: StudyResult) -> Iterator[str]:
     )
     more = sorted({row.pairs for row in result.rows if row.pairs > len(result.seeds)})
     if more:
+        from shortrun.study.statistics import smallest_p  # it needs scipy, and charts of runs need this module
+
         yield (
             f"Steps near a tie were run with more seeds: {' and '.join(map(str, more))} in all, where p can be as low as "
             f"{smallest_p(more[-1]):.2g}."
