@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from shortrun.recipe import Recipe
 from shortrun.tokens.batch import RowBatch
 from shortrun.tokens.batches import DocumentBatches
 from shortrun.tokens.encoded import EncodedDocuments
-from shortrun.tokens.rows import IGNORE
+from shortrun.tokens.rows import IGNORE, Rows
 from shortrun.train.objective import Objective
 from shortrun.train.step import TrainingStep
 from tests.test_windows import windows_by_definition
@@ -174,3 +175,34 @@ def test_sam_holds_one_copy_of_the_weights(sharpness: str) -> None:
     assert passes == [pytest.approx(0, abs=0.01), pytest.approx(1, abs=0.01)]
     assert 1 <= plain_peak < 1.3, "the gradient, and what little there is besides"
     assert peak < plain_peak + 1.2, "and a few temporary ones, of a weight at a time"
+
+
+@pytest.mark.parametrize(
+    "said", ["DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes", "std::bad_alloc", ""]
+)
+def test_a_step_that_runs_out_of_memory_is_taken_again_in_smaller_parts(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = a_recipe(batches={"block_size": BLOCK, "batch_size": 8}, optim={"name": "adamw", "sharpness": "sam"})
+    x_BT, y_BT = torch.randint(0, VOCAB, (2, 8, BLOCK)).unbind(0)
+    batch = RowBatch(x_BT, y_BT, 8 * BLOCK, torch.zeros(0).numpy())
+    (short, step), (plain, in_parts) = a_step(recipe), a_step(recipe, positions=2 * BLOCK)
+    right = Objective.forward
+
+    def within_two_rows(self: Objective, rows: Rows, rdrop: bool = True) -> tuple[Tensor, Tensor]:
+        if len(rows.x_N) > 2 * BLOCK:
+            raise RuntimeError(said) if said else MemoryError
+        return right(self, rows, rdrop)
+
+    in_parts(batch, 1.0, (1, 1))
+    monkeypatch.setattr(Objective, "forward", within_two_rows)
+    result = step(batch, 1.0, (1, 1))
+    assert result.finite
+    assert step.positions == 2 * BLOCK
+    for one, other in zip(short.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+    monkeypatch.setattr(Objective, "forward", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        step(batch, 1.0, (1, 2))
+    assert step.positions == BLOCK

@@ -10,6 +10,7 @@ for each entry lets the second of two processes wait for the first one's work.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -61,7 +62,12 @@ def cached(kind: str, made_from: dict[str, Any], about: str, build: Callable[[Pa
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):
-            if not _is_whole(path):
+            damage = _damage(path)
+            if damage:
+                logging.getLogger(__name__).warning(
+                    "The cache's %s (%s) is damaged: %s. It is made anew", kind, about, damage
+                )
+            if damage is not None:
                 _make(path, kind, about, build)
         os.utime(path / RECORD)
     except OSError as error:
@@ -120,9 +126,15 @@ def _make(path: Path, kind: str, about: str, build: Callable[[Path], None]) -> N
         raise
 
 
-def _is_whole(path: Path) -> bool:
+def _damage(path: Path) -> str | None:
+    """What is wrong with an entry: None where it is whole, "" where there is none."""
+    if not path.exists():
+        return ""
     try:
-        files = read_json(path / RECORD)["files"]
-        return all(file_sha256(path / name) == sha256 for name, sha256 in files.items())
-    except (UserError, OSError, KeyError, AttributeError):
-        return False
+        files: dict[str, str] = read_json(path / RECORD)["files"]
+        wrong = [name for name, sha256 in files.items() if file_sha256(path / name) != sha256]
+    except (UserError, OSError) as error:
+        return str(error)
+    except (KeyError, AttributeError):
+        return f"{path / RECORD} does not say what it should"
+    return f"{path / wrong[0]} is not what was written" if wrong else None

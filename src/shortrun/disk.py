@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,13 +13,14 @@ from shortrun.errors import UserError, reason_of
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that at any moment either the old or the whole new content is on disk."""
+    """Writes a file so that at any moment either the old or the whole new content is on disk; the new one when it returns."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync(path.parent)  # the new name too, which a power cut could take back otherwise
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -57,6 +59,17 @@ def file_sha256(path: Path) -> str:
 def json_sha256(content: Any) -> str:
     """The sha256 of a JSON value, the same however its keys are ordered."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def make_folders(path: Path) -> None:
+    """Makes a folder and those above it that are missing, so that they outlive a power cut; raises OSError."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # a file has that name
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+    for folder in missing:
+        sync(folder.parent)
 
 
 def sync(path: Path) -> None:

@@ -21,11 +21,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shortrun.disk import json_sha256, read_json, write_atomically, write_json
+from shortrun.disk import json_sha256, make_folders, read_json, sync, write_atomically, write_json
 from shortrun.errors import UserError, reason_of
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import differences, parse_recipe, to_toml
@@ -79,14 +80,15 @@ class RunFolder:
     def create(cls, path: Path, recipe: Recipe, tokenizer: Tokenizer, manifest: dict[str, Any]) -> RunFolder:
         """Makes the folder of a new run, whole or not at all; raises UserError where that can't be."""
         require_free(path)
-        made = cls(path.with_name(f"{path.name}.tmp"))
+        made = cls(path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp"))  # another process may be making the same run
         try:
-            shutil.rmtree(made.path, ignore_errors=True)
+            make_folders(path.parent)
             made.checkpoints.mkdir(parents=True)
             tokenizer.save(made.tokenizer_file)
             write_json(made.manifest_file, {"format": FORMAT, **manifest})
             write_atomically(made.recipe_file, to_toml(recipe).encode())
             made.path.rename(path)
+            sync(path.parent)
         except OSError as error:
             shutil.rmtree(made.path, ignore_errors=True)
             raise UserError(f"The run folder {path} can't be made: {error.strerror or error}") from None
@@ -193,9 +195,10 @@ class RunFolder:
         write_json(self.scores_file, result.as_dict())
 
     def remove_result(self) -> None:
-        """Takes away scores that further steps are about to make untrue."""
+        """Takes away scores that further steps are about to make untrue, for good, whatever happens to those steps."""
         self.scores_file.unlink(missing_ok=True)
         self.nats_file.unlink(missing_ok=True)
+        sync(self.path)
 
     def scores(self) -> dict[str, Any] | None:
         """What scores.json holds; None while there is none."""

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from shortrun.disk import sync
 from shortrun.errors import UserError
 from shortrun.runs.folder import RunFolder
 from shortrun.score.evaluate import Evaluation
@@ -22,7 +23,9 @@ class MetricsLog:
     """Appends events to a run's metrics.jsonl, and keeps every other process from training the run meanwhile."""
 
     def __init__(self, folder: RunFolder) -> None:
-        folder.metrics_file.touch()
+        if not folder.metrics_file.exists():
+            folder.metrics_file.touch()
+            sync(folder.path)
         self._path = folder.metrics_file
         self._file = folder.metrics_file.open("r+b")
         _lock(self._file, folder)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from shortrun.disk import write_atomically
 from shortrun.errors import UserError
 
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
@@ -114,7 +115,7 @@ class Tokenizer(ABC):
 
     def save(self, path: Path) -> None:
         """Writes the tokenizer to a file that `tokens.kinds.load_tokenizer` reads."""
-        path.write_text(self.serialised, encoding="utf-8")
+        write_atomically(path, self.serialised.encode())
 
 
 def _pieces(documents: Iterable[str]) -> Iterator[list[str]]:

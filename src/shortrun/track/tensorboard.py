@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import threading
 import time
 from pathlib import Path
@@ -78,11 +79,16 @@ class TensorBoard:
 
 
 def _wait_for_a_later_name(folder: Path) -> None:
-    """Waits until the second is over in which the newest event file was begun.
+    """Waits until the second is over in which the newest event file was begun; moves files that are of the future.
 
     Names begin with the second, and files are read in the order of their names; two sittings can be closer than that.
     """
-    names = [path.name.split(".") for path in folder.glob("events.out.tfevents.*")]
-    newest = max((int(name[3]) for name in names if name[3].isdecimal()), default=0)
-    if int(time.time()) == newest:
+    files = folder.glob("events.out.tfevents.[0-9]*.*")
+    begun = {path: int(second) for path in files if (second := path.name.split(".")[3]).isdecimal()}
+    now, newest = int(time.time()), max(begun.values(), default=0)
+    if now == newest:
         time.sleep(1 - time.time() % 1)
+    elif now < newest:  # the clock was set back; their order stays
+        for number, path in enumerate(sorted(begun)):
+            second = min(begun[path], now - len(begun) + number)
+            path.rename(folder / re.sub(r"\.\d+\.", f".{second:010}.", path.name, count=1))

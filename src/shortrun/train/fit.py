@@ -13,8 +13,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from shortrun.errors import ShortrunError, UserError, counted
 from shortrun.model.device import keep_freed_memory, repeatable
 from shortrun.optim.schedules import warmup_steps
@@ -29,6 +27,7 @@ from shortrun.text.cleaning import cleaning_notes
 from shortrun.train.assembly import Assembly, assemble
 from shortrun.train.events import Note, OnEvent, ignore
 from shortrun.train.loop import Loop, Stop, last_good
+from shortrun.train.memory import out_of_memory
 from shortrun.train.parallel import Processes, joined, lost_another, without_another
 from shortrun.train.prepare import Prepared, prepare
 from shortrun.train.sizes import sized
@@ -110,9 +109,9 @@ def fit(
             if folder is None:
                 folder = _new_folder(path, parts)
             with (
+                _sentences(folder, parts),
                 # before the checkpoint is chosen, because who holds the log is the only one to make others
                 closing(MetricsLog(folder) if processes.first else NoLog()) as log,
-                _sentences(folder, parts),
             ):
                 checkpoint, notes = _where_it_stands(folder, parts)
                 lost = log.go_on(checkpoint.progress.metrics_bytes if checkpoint else 0)
@@ -252,12 +251,13 @@ def _sentences(folder: RunFolder, parts: Assembly) -> Iterator[None]:
     """Turns what the system raises while a run works into sentences that name the last good checkpoint."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise ShortrunError(
-            f"{parts.device} has too little memory for this step ({str(error).splitlines()[0]}); a train.memory_limit "
-            f"takes batches in smaller micro-batches. {last_good(folder)}"
-        ) from error
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
+            told = (str(error) or "MemoryError").splitlines()[0]
+            raise ShortrunError(
+                f"{parts.device} has too little memory for this step ({told}); a train.memory_limit takes batches in smaller "
+                f"micro-batches. {last_good(folder)}"
+            ) from error
         if parts.processes.size == 1 or not lost_another(error):
             raise
         raise ShortrunError(
@@ -266,6 +266,6 @@ def _sentences(folder: RunFolder, parts: Assembly) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise ShortrunError(
-            f"The run folder could not be written ({error}). {last_good(folder)}; with room made, "
+            f"The run folder could not be written ({error}). {last_good(folder)}; once it can be, "
             f"`shortrun resume {folder.path}` goes on from there"
         ) from error

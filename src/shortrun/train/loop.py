@@ -21,7 +21,7 @@ from shortrun.runs.result import Budget, Result
 from shortrun.runs.trained import Trained
 from shortrun.score.evaluate import Evaluation
 from shortrun.train.assembly import Assembly
-from shortrun.train.events import Begun, Ended, Evaluated, OnEvent, Saved, StepTaken
+from shortrun.train.events import Begun, Ended, Evaluated, Note, OnEvent, Saved, StepTaken
 from shortrun.train.objective import steps_before_rdrop
 from shortrun.train.state import read_state, write_state
 from shortrun.train.step import StepResult, passes_of
@@ -97,6 +97,7 @@ class Loop:
         start = time.perf_counter()
         batch = self.parts.batches.at(step)
         scale = lr_scale(step, self.total_steps, self.recipe.schedule, config.lr)
+        positions = self.parts.step.positions
         result = self.parts.step(
             batch,
             scale,
@@ -105,6 +106,8 @@ class Loop:
             rdrop=step > steps_before_rdrop(self.total_steps, self.recipe.train),
         )
         now = time.perf_counter()
+        if self.parts.step.positions < positions:
+            self.on_event(Note(f"Memory ran out at step {step}. {self._smaller()}", warning=True))
         self._require_finite(result, step, scale * config.lr)
         if self.parts.average is not None:
             self.parts.average.update_parameters(self.parts.model)
@@ -118,6 +121,14 @@ class Loop:
             selection_loss=None,
         )
         self._tell(result, scale * config.lr)
+
+    def _smaller(self) -> str:
+        """What a person should know about micro-batches that have become smaller."""
+        dropout = "; dropout falls elsewhere than in a run that had enough" if self.recipe.model.dropout else ""
+        return (
+            f"It is taken again, and from here on batches are taken in micro-batches of at most "
+            f"{self.parts.step.positions:,} tokens, whose gradients add up to the same{dropout}"
+        )
 
     def _require_finite(self, result: StepResult, step: int, lr: float) -> None:
         if not result.finite:

@@ -27,6 +27,14 @@ SLACK = 1.2
 """What the allocator takes above what is asked for: peaks measured at the baseline's shape, over the sum of the tensors."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is what torch or Python raise where memory is short; torch has no type of its own for a CPU's."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "bad_alloc" in said)
+    )
+
+
 def state_bytes(parameters: int, recipe: Recipe) -> int:
     """Weights, gradients, what the optimizer remembers, and the copies that SAM and the moving average need."""
     numbers = 2 + OPTIMIZERS[recipe.optim.name].remembered

@@ -17,6 +17,7 @@ from shortrun.model.language_model import LanguageModel
 from shortrun.optim.optimizers import Optimizers
 from shortrun.recipe import OptimConfig, Recipe
 from shortrun.tokens.batch import Batch
+from shortrun.train.memory import out_of_memory
 from shortrun.train.objective import copies_at_once, steps_before_rdrop
 from shortrun.train.parallel import ALONE, Processes, unsynchronised
 
@@ -46,7 +47,8 @@ class TrainingStep:
 
     objective: an `Objective` over `model`, as it is or spread over processes; or one for each of its `learners`, which then
     take the step side by side, each with a gradient, a norm and a worst point of its own, as it would alone. positions: how
-    many to take at once with R-Drop where the recipe has it, fewer for less memory; the gradients of these micro-batches add up to the batch's.
+    many to take at once with R-Drop where the recipe has it, fewer for less memory; the gradients of these micro-batches add
+    up to the batch's. A step that runs out of memory is taken again with half as many, and so are all after it.
     """
 
     def __init__(
@@ -73,12 +75,16 @@ class TrainingStep:
         """
         for objective in self.objectives:
             objective.train()
-        loss = self._gradient(batch, seed, rdrop)
-        if self.recipe.optim.sharpness != "none":
-            with ExitStack() as moved:
-                for learner in self.learners:
-                    moved.enter_context(_worst_point_nearby(learner, self.recipe.optim))
-                self._gradient(batch, seed, rdrop)
+        loss = None
+        while loss is None:
+            try:
+                loss = self._gradients(batch, seed, rdrop)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or not self._halve():
+                    raise
+            # the error's traceback held what was computed, and is gone here
+            if loss is None and torch.cuda.is_available():
+                torch.cuda.empty_cache()
         norms = [
             torch.nn.utils.get_total_norm([each.grad for each in learner.parameters() if each.grad is not None])
             for learner in self.learners
@@ -91,6 +97,29 @@ class TrainingStep:
                     torch.nn.utils.clip_grads_with_norm_(learner.parameters(), clip, own)
             self.optimizer.step(lr_scale, decay_scale)
         return StepResult(loss.item(), norm.item(), finite)
+
+    def _gradients(self, batch: Batch, seed: tuple[int, int], rdrop: bool) -> Tensor:
+        """Leaves the step's gradient in the parameters, and the weights as they are; returns the mean cross-entropy."""
+        loss = self._gradient(batch, seed, rdrop)
+        if self.recipe.optim.sharpness != "none":
+            with ExitStack() as moved:
+                for learner in self.learners:
+                    moved.enter_context(_worst_point_nearby(learner, self.recipe.optim))
+                self._gradient(batch, seed, rdrop)
+        return loss
+
+    def _halve(self) -> bool:
+        """Takes half as many positions at once from here on; False where that can't be.
+
+        Several processes can't, because the others wait for sums of as many micro-batches as they take themselves.
+        """
+        geometry = self.recipe.batches
+        positions = min(self.positions, geometry.batch_size * geometry.block_size)
+        if positions <= geometry.block_size or self.processes.size > 1:
+            return False
+        self.optimizer.zero_grad()
+        self.positions = max(positions // 2, geometry.block_size)
+        return True
 
     def _gradient(self, batch: Batch, seed: tuple[int, int], rdrop: bool) -> Tensor:
         """Leaves each objective's gradient in the parameters; returns the mean cross-entropy."""
@@ -130,9 +159,10 @@ def _worst_point_nearby(model: LanguageModel, config: OptimConfig) -> Iterator[N
         norms = torch.stack([torch.linalg.vector_norm(scaled(weight, _gradient_of(weight))) for weight in moved])
         length = config.rho / (torch.linalg.vector_norm(norms).item() + 1e-12)
         before = [weight.detach().clone() for weight in moved]
-        for weight in moved:
-            weight.add_(scaled(weight, scaled(weight, _gradient_of(weight))), alpha=length)
     try:
+        with torch.no_grad():
+            for weight in moved:
+                weight.add_(scaled(weight, scaled(weight, _gradient_of(weight))), alpha=length)
         yield
     finally:
         with torch.no_grad():
