@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from shortrun.report.content import report_of
 from shortrun.report.html import MOST_BYTES, html, write_html
 from shortrun.report.myst import write_myst
 from shortrun.report.pdf import document, drawings, write_pdf
+from shortrun.report.plain import shown
 from shortrun.report.study_section import effect
 from shortrun.report.subjects import Subjects
 from shortrun.study.table import ResultRow, StudyResult
 from shortrun.view.sweep import SearchCost, SweepReport, TrialRow
+from tests.conftest import scores_of
 
 HOSTILE = [
     "<script>alert(1)</script>", "</script><b>", "a | b", "# no heading", "- no item", "1. no number", "`code`", "``` fence", "$x$",
@@ -49,12 +52,12 @@ def study(whole: Callable[[str], Path]) -> StudyResult:
         interval=(-0.2, -0.05), p=0.25, tie=False,
     )  # fmt: skip
     rows = [row("base", 2.1, whole("stream")), change]
-    return StudyResult("mine", "A study.", "ladder", "own", "whole", "tuning", [1], 1.0, 0.01, None, rows)
+    return StudyResult("mine", "A study.", "ladder", "own", "whole", "validation", [1], 1.0, 0.01, "2026-01-01", rows)
 
 
 @pytest.fixture(scope="module")
 def made(study: StudyResult) -> Report:
-    return report_of(Subjects(studies=(study,)), ["report", "mine"])
+    return report_of(Subjects(studies=(study,), final=True), ["report", "mine", "--final"])
 
 
 def hostile(text: str) -> Report:
@@ -101,6 +104,39 @@ def test_a_report_on_a_study_tells_effects_and_reasons(made: Report) -> None:
     assert json.loads(json.dumps(made.as_dict()))["data"]["studies"][0]["rows"][1]["difference"] == -0.1
 
 
+def test_a_study_that_is_not_final_shows_nothing_of_the_validation_documents(study: StudyResult) -> None:
+    made = report_of(Subjects(studies=(replace(study, split="tuning", final=None),)), ["report", "mine"])
+    told = html(made) + json.dumps(made.as_dict())
+    for place in (row.runs[0] for row in study.rows):
+        for key in ("loss", "official_loss", "bits_per_byte"):
+            assert f"{scores_of(Path(place))[key]:.4f}" not in told
+    assert "Nothing here is of the validation documents" in told
+
+
+def test_a_second_report_leaves_nothing_of_the_first_and_touches_no_other_folder(made: Report, tmp_path: Path) -> None:
+    write_myst(made, tmp_path / "site")
+    (tmp_path / "site" / "mine.txt").write_text("a person's own")
+    short = replace(made, sections=made.sections[:1])
+    write_myst(short, tmp_path / "site")
+    assert {path.name for path in (tmp_path / "site").glob("*.md")} == {"index.md", "study-mine.md"}
+    assert (tmp_path / "site" / "mine.txt").exists()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "conf.py").write_text("a person's own")
+    with pytest.raises(UserError, match="holds no report"):
+        write_myst(short, tmp_path / "own")
+
+
+def test_no_two_figures_or_anchors_have_one_name(study: StudyResult) -> None:
+    twice = report_of(Subjects(studies=(study, replace(study, study="mine!"))), ["report", "mine", "mine!"])
+    assert len({figure.name for figure in twice.figures}) == len(twice.figures)
+    assert len(set(twice.section_names)) == len(twice.section_names)
+
+
+def test_a_command_with_spaces_is_quoted(study: StudyResult) -> None:
+    made = report_of(Subjects(studies=(study,)), ["report", "mine", "--out", "my runs", "--html", "a page.html"])
+    assert "shortrun report mine --out 'my runs'" in Elements(html(made)).text
+
+
 def test_all_forms_of_a_report(made: Report, tmp_path: Path) -> None:
     write_html(made, tmp_path / "page.html")
     write_pdf(made, tmp_path / "pages.pdf")
@@ -113,7 +149,7 @@ def test_all_forms_of_a_report(made: Report, tmp_path: Path) -> None:
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
     study = (tmp_path / "built" / "study-mine.html").read_text(encoding="utf-8")
-    assert 'href="how-to-repeat-it.html#run-base"' in study
+    assert 'href="how-to-repeat-it.html#site-run-base"' in study
     assert "shortrun report mine" in Elements(study).text
 
 
@@ -122,8 +158,7 @@ def test_text_is_never_markup(text: str) -> None:
     page = Elements(html(hostile(text)))
     harmless = Elements(html(hostile("text")))
     assert page.names == harmless.names
-    shown = text.translate(dict.fromkeys(range(32), "\N{REPLACEMENT CHARACTER}"))
-    assert page.text.count(shown) >= 8
+    assert page.text.count(shown(text)) >= 8
     assert typst_of(hostile(text)).count("\n\n") == typst_of(hostile("text")).count("\n\n")
 
 
@@ -141,9 +176,9 @@ def test_typst_and_sphinx_find_no_markup_in_text(tmp_path: Path) -> None:
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
     for number, text in enumerate(HOSTILE):
-        shown = (tmp_path / "built" / f"part-{number}.txt").read_text(encoding="utf-8").replace("\\", "")
+        told = (tmp_path / "built" / f"part-{number}.txt").read_text(encoding="utf-8").replace("\\", "")
         if text.isprintable():
-            assert text.replace("\\", "").replace("*", "") in shown.replace("*", ""), text
+            assert text.replace("\\", "").replace("*", "") in told.replace("*", ""), text
 
 
 @given(st.text(min_size=1, max_size=60))
@@ -182,7 +217,9 @@ def test_what_is_not_measured_is_said() -> None:
     assert effect(missing) == "Not run yet."
     assert "no gradient" in effect(row("x", None, Path(), failures={1: "no gradient"}))
     one = row("x", 1.0, Path(), sd=None, reference="y", difference=0.1, pairs=1, interval=(-0.1, 0.3), tie=True)
-    assert effect(one) == "Loss 1.0000; +0.1000 (95 % interval -0.1000 to +0.3000, one seed), a tie with y."
+    assert (
+        effect(one) == "Loss 1.0000; +0.1000 (95 % interval -0.1000 to +0.3000, one seed), with this seed a tie with y."
+    )
 
 
 def test_the_command_writes_what_was_asked_for(

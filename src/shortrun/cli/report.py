@@ -73,7 +73,7 @@ def _subjects(options: Any, overrides: Any, mistakes: list[str], tell: Callable[
             )
     if mistakes:
         raise UserError("\n".join(mistakes))
-    return Subjects(tuple(runs), tuple(studies), tuple(sweeps))
+    return Subjects(tuple(runs), tuple(studies), tuple(sweeps), options.final)
 
 
 def _is_sweep(path: Path) -> bool:
@@ -133,4 +133,4 @@ def _write(made: Any, options: Any, tell: Callable[[str], None]) -> list[Path]:
 
 
 def _write_json(made: Any, path: Path) -> None:
-    write_atomically(path, (json.dumps(made.as_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, (json.dumps(made.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())

@@ -6,10 +6,14 @@ All text is plain: each writer escapes it for its own form, so that no document'
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from shortrun.report.names import anchor
+from shortrun.errors import ShortrunError
+from shortrun.report.names import anchor, apart
+from shortrun.report.plain import plain
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,6 @@ class RunCard:
     command: str
     """What repeats it."""
 
-    @property
-    def anchor(self) -> str:
-        return anchor("run", self.name)
-
 
 Block = Paragraph | Items | Table | Figure | Code | RunCard
 
@@ -80,6 +80,20 @@ Block = Paragraph | Items | Table | Figure | Code | RunCard
 class Section:
     title: str
     blocks: tuple[Block, ...]
+
+    @classmethod
+    def of(cls, title: str, blocks: Iterable[Block]) -> Section:
+        """A section as far as it can be made: where a run can't be read, it ends with a sentence that says why."""
+        made: list[Block] = []
+        try:
+            made.extend(blocks)
+        except ShortrunError as error:
+            made.append(Paragraph(f"The rest of this section is missing: {error}"))
+        return cls(title, tuple(made))
+
+
+RESERVED = ("index", "charts")
+"""Names that a form has for itself: MyST's first page, and HTML's data."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,20 @@ class Report:
     sections: tuple[Section, ...]
     data: dict[str, Any] = field(default_factory=dict)
     """The numbers behind it, by the runs' and studies' names."""
+    command: str = ""
+    """What makes it again."""
+
+    @cached_property
+    def section_names(self) -> tuple[str, ...]:
+        """Of each section, for files and links."""
+        return tuple(apart((anchor(section.title) for section in self.sections), RESERVED))
+
+    @cached_property
+    def run_names(self) -> dict[str, str]:
+        """By the name of each run that has a card, what links to it go to."""
+        runs = [block.name for section in self.sections for block in section.blocks if isinstance(block, RunCard)]
+        names = apart((anchor("run", run) for run in runs), (*RESERVED, *self.section_names))
+        return dict(zip(runs, names, strict=True))
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -104,6 +132,7 @@ class Report:
             "title": self.title,
             "summary": self.summary,
             "date": self.date,
+            "command": self.command,
             "sections": [
                 {
                     "title": section.title,
@@ -112,7 +141,22 @@ class Report:
                 for section in self.sections
             ],
         }
-        return {**kinds, "data": self.data}
+        told: dict[str, Any] = plain({**kinds, "data": self.data})
+        return told
+
+
+def figures_apart(sections: Iterable[Section]) -> tuple[Section, ...]:
+    """The same sections, in which no two figures have the same name."""
+    sections = tuple(sections)
+    figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
+    names = iter(apart(figure.name for figure in figures))
+    return tuple(
+        Section(
+            section.title,
+            tuple(replace(block, name=next(names)) if isinstance(block, Figure) else block for block in section.blocks),
+        )
+        for section in sections
+    )
 
 
 NUMBER = re.compile(r"[+\-−]?[\d.,]+(e[+-]?\d+)?( ?[%MkGs]| ± .*| to .*| \(.*\))?")

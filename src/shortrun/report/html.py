@@ -4,35 +4,59 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from shortrun.disk import write_atomically
+from shortrun.errors import UserError
 from shortrun.report.blocks import Figure, Report
 from shortrun.report.extra import needs
-from shortrun.report.names import anchor
+from shortrun.report.plain import shown
+from shortrun.report.static import figure_png
 
-CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in range(32) if chr(code) not in "\t\n"}
 MOST_BYTES = 3_000_000
 """A page that is sent by mail or opened on a phone should stay below this."""
 
 
 def write_html(report: Report, path: Path) -> None:
-    """Writes the page, whole or not at all."""
+    """Writes the page, whole or not at all; raises UserError where it would be larger than MOST_BYTES."""
     write_atomically(path, html(report).encode())
 
 
 def html(report: Report) -> str:
-    """The page. Text is escaped by jinja2; charts' data stand in a script element that nothing in them can close."""
+    """The page. Text is escaped by jinja2; charts' data stand in a script element that nothing in them can close.
+
+    Where its charts would make it larger than MOST_BYTES, the largest are pictures. Raises UserError where that is not enough.
+    """
+    charts = {figure.name: figure.chart for figure in report.figures if figure.chart}
+    largest = sorted(
+        (figure for figure in report.figures if figure.chart), key=lambda each: -len(in_script(each.chart))
+    )
+    pictures: dict[str, str] = {}
+    page = _page(report, charts, pictures)
+    for figure in largest:
+        if len(page.encode()) <= MOST_BYTES:
+            break
+        pictures[figure.name] = "data:image/png;base64," + b64encode(figure_png(figure)).decode()
+        del charts[figure.name]
+        page = _page(report, charts, pictures)
+    if (size := len(page.encode())) > MOST_BYTES:
+        raise UserError(
+            f"The page would have {size / 1e6:.1f} MB, and more than {MOST_BYTES / 1e6:g} is too much for a phone: report on fewer "
+            "runs at once, or take --pdf or --myst"
+        )
+    return page
+
+
+def _page(report: Report, charts: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     jinja2 = needs("jinja2")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_finalize
     )
-    environment.globals["anchor"] = anchor
     environment.tests["kind"] = lambda block, name: type(block).__name__ == name
-    charts = {figure.name: figure.chart for figure in report.figures if figure.chart}
     return str(
         environment.from_string(_file("report.html.jinja")).render(
             report=report,
@@ -40,6 +64,7 @@ def html(report: Report) -> str:
             script=_file("report.js"),
             library=bundle() if charts else "",
             charts=in_script(charts),
+            pictures=pictures,
             drawing=_drawing,
         )
     )
@@ -47,7 +72,7 @@ def html(report: Report) -> str:
 
 def in_script(value: Any) -> str:
     """JSON that can stand inside a script element."""
-    told = json.dumps(value, allow_nan=False)
+    told = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for mark in "<>&\u2028\u2029":
         told = told.replace(mark, f"\\u{ord(mark):04x}")
     return told
@@ -60,8 +85,8 @@ def bundle() -> str:
 
 
 def _finalize(value: Any) -> Any:
-    """Text without control characters, which HTML does not allow."""
-    return value.translate(CONTROLS) if type(value) is str else value
+    """Text without what HTML does not allow, or what turns the direction of the text behind it."""
+    return shown(value) if type(value) is str else value
 
 
 def _drawing(figure: Figure) -> str:

@@ -11,6 +11,7 @@ from shortrun.disk import write_atomically
 from shortrun.errors import UserError
 from shortrun.report.blocks import Block, Code, Figure, Items, Paragraph, Report, RunCard, Table
 from shortrun.report.extra import needs
+from shortrun.report.plain import shown
 from shortrun.report.static import figure_svg
 
 PREAMBLE = """
@@ -128,5 +129,4 @@ def _strong(text: str) -> str:
 
 def _text(text: str) -> str:
     """A string of typst, in which nothing is markup. Its escapes are JSON's, but for those of characters beyond ASCII."""
-    printable = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return json.dumps(printable, ensure_ascii=False)
+    return json.dumps(shown(text), ensure_ascii=False)

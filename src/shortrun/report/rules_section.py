@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from shortrun.check.run import check_run
@@ -13,7 +14,7 @@ MARKS = {"kept": "✓ kept", "broken": "✗ broken", "unknown": "? not known"}
 
 def rules_section(run: NamedRun) -> Section:
     """The rules that the folder's record answers; the others need the data and the model."""
-    return Section("Mainrun's rules", tuple(_blocks(run)))
+    return Section.of("Mainrun's rules", _blocks(run))
 
 
 def _blocks(run: NamedRun) -> Iterator[Block]:
@@ -24,4 +25,4 @@ def _blocks(run: NamedRun) -> Iterator[Block]:
     )
     rows = tuple((each.rule, MARKS[each.verdict], each.evidence) for each in verdicts)
     yield Table(("rule", "verdict", "evidence"), rows)
-    yield Code(f"shortrun check {run.folder.path}")
+    yield Code(shlex.join(["shortrun", "check", str(run.folder.path)]))

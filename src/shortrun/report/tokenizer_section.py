@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shortrun.report.blocks import Block, Figure, Items, Section, Table
-from shortrun.report.subjects import NamedRun
+from shortrun.report.plain import spec
+from shortrun.report.subjects import NamedRun, Split
 from shortrun.runs.trained import Trained
 from shortrun.text.corpus import Corpus
 from shortrun.text.visible import shown_token
@@ -16,12 +17,13 @@ SHOWN = 20
 """Pieces of each kind."""
 
 
-def tokenizer_section(run: NamedRun, trained: Trained, corpus: Corpus, command: str) -> Section:
-    return Section("Tokenizer", tuple(_blocks(run, trained, corpus, command)))
+def tokenizer_section(run: NamedRun, trained: Trained, corpus: Corpus, split: Split, command: str) -> Section:
+    """Lengths and pieces, of the training documents and of another split."""
+    return Section.of("Tokenizer", _blocks(run, trained, corpus, split, command))
 
 
-def _blocks(run: NamedRun, trained: Trained, corpus: Corpus, command: str) -> Iterator[Block]:
-    splits = {name: corpus.split(name) for name in ("train", "validation")}
+def _blocks(run: NamedRun, trained: Trained, corpus: Corpus, split: Split, command: str) -> Iterator[Block]:
+    splits = {name: corpus.split(name) for name in ("train", split)}
     found = report_on(trained.tokenizer, splits, run.recipe.batches.block_size)
     told = found.as_dict(SHOWN)
     rows = []
@@ -52,7 +54,7 @@ def _blocks(run: NamedRun, trained: Trained, corpus: Corpus, command: str) -> It
     yield Figure(
         name="tokenizer",
         caption="How long documents are in tokens, and how often each entry is used in the training documents.",
-        chart=tokenizer_chart(found).to_dict(),
+        chart=spec(tokenizer_chart(found)),
         runs=(run.name,),
         command=command,
     )

@@ -51,8 +51,11 @@ class ComparedRun:
     manifest: dict[str, Any]
     scores: dict[str, Any] | None
     nats: Nats | None
-    """Of the validation documents, at its last step."""
+    """Of the documents that are compared, at its last step."""
     curves: Curves
+    """Their evaluations are of the same documents."""
+    split: str = "validation"
+    """The documents that are compared."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -61,8 +64,8 @@ class ComparedRun:
 
     @property
     def documents_sha256(self) -> str:
-        """Of its validation documents."""
-        return str(self.manifest["data"]["splits"]["validation"]["sha256"])
+        """Of its documents that are compared."""
+        return str(self.manifest["data"]["splits"].get(self.split, {}).get("sha256"))
 
     def as_dict(self) -> dict[str, Any]:
         scores = self.scores or {}
@@ -112,8 +115,17 @@ class Comparison:
         }
 
 
-def compare_runs(paths: Sequence[Path], *, show: int = 5, on: str | None = None) -> Comparison:
+def compare_runs(
+    paths: Sequence[Path],
+    *,
+    show: int = 5,
+    on: str | None = None,
+    split: str = "validation",
+    names: Sequence[str] | None = None,
+) -> Comparison:
     """Compares runs with the first one; `show` documents at either end, and token by token on a text.
+
+    split: the documents, "validation" or "tuning". names: what the runs are called, if not as their folders.
 
     Raises UserError for fewer than two runs, for one given twice, and where one is no run folder of this format. Of runs
     without scores, recipes and curves are compared, and a note says so.
@@ -124,7 +136,7 @@ def compare_runs(paths: Sequence[Path], *, show: int = 5, on: str | None = None)
         if path.resolve() in [other.resolve() for other in paths[:number]]:
             raise UserError(f"{path} is given twice, and a run does not differ from itself: leave one of them out")
     notes: list[str] = []
-    runs = tuple(_read(path, name, notes) for path, name in zip(paths, run_names(paths), strict=True))
+    runs = tuple(_read(path, name, notes, split) for path, name in zip(paths, names or run_names(paths), strict=True))
     _note_sameness(runs, notes)
     alike = [_same_documents(run, runs[0], notes) for run in runs]
     differences = []
@@ -156,7 +168,7 @@ def _spans(runs: Sequence[ComparedRun], text: str, notes: list[str]) -> list[Spa
     return aligned([read(trained, text, top=1) for trained in models])
 
 
-def _read(path: Path, name: str, notes: list[str]) -> ComparedRun:
+def _read(path: Path, name: str, notes: list[str], split: str) -> ComparedRun:
     folder = RunFolder.open(path)
     recipe, scores, nats = folder.recipe(), folder.scores(), None
     if unknown := folder.unknown_fields():
@@ -169,12 +181,12 @@ def _read(path: Path, name: str, notes: list[str]) -> ComparedRun:
         if not scores.get("complete"):
             notes.append(f"{name} has stopped after {scores.get('steps')} steps and has not taken all of them.")
         try:
-            nats = folder.nats()
+            nats = folder.nats(split)
         except UserError as error:
             notes.append(f"{name} has no nats of its documents: {error}.")
-    curves = read_curves(path)
+    curves = read_curves(path).on(split)
     notes += [f"{note}." for note in curves.notes]
-    return ComparedRun(name, path, recipe, folder.manifest(), scores, nats, curves)
+    return ComparedRun(name, path, recipe, folder.manifest(), scores, nats, curves, split)
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
@@ -214,7 +226,7 @@ def _same_documents(run: ComparedRun, first: ComparedRun, notes: list[str]) -> b
     if run.documents_sha256 == first.documents_sha256:
         return True
     notes.append(
-        f"{run.name} and {first.name} have different validation documents (sha256 {run.documents_sha256[:12]} and "
+        f"{run.name} and {first.name} have different {run.split} documents (sha256 {run.documents_sha256[:12]} and "
         f"{first.documents_sha256[:12]}), so nothing that pairs documents is compared, and their losses are of different "
         "texts."
     )
@@ -234,7 +246,7 @@ def _same_nats(run: ComparedRun, first: ComparedRun, notes: list[str]) -> bool:
 def _with_texts(differences: list[RunDifference], first: ComparedRun, notes: list[str]) -> list[RunDifference]:
     """The same with the texts of their documents, where these can still be read."""
     try:
-        documents = RunFolder.open(first.run).corpus().split("validation")
+        documents = RunFolder.open(first.run).corpus().split(first.split)
     except ShortrunError as error:
         notes.append(f"The documents can't be read any more, so they have numbers and no texts: {error}")
         return differences

@@ -48,9 +48,11 @@ def sections(found: Comparison, names: Sequence[str] = (), *, scores: bool = Tru
     names = tuple(names) or tuple(run.name for run in found.runs)
     called = {run.name: name for run, name in zip(found.runs, names, strict=True)}
     yield _recipes(found, names)
+    split = found.runs[0].split
     if scores:
-        losses = [(called[run.name], *_losses(run)) for run in found.runs]
-        yield Section("losses, nats per character of the validation documents", LOSSES, losses)
+        shown = slice(None) if split == "validation" else slice(3)  # the official loss is of the validation documents
+        losses = [(called[run.name], *_losses(run))[shown] for run in found.runs]
+        yield Section(f"losses, nats per character of the {split} documents", LOSSES[shown], losses)
         yield Section("what they cost", COSTS, [(called[run.name], *_costs(run)) for run in found.runs])
     if found.differences:
         rows = [(called[each.name], *_difference(each)) for each in found.differences]
@@ -141,7 +143,7 @@ def _evaluations(found: Comparison, names: tuple[str, ...]) -> Section:
             better = row.improvement_percent[number]
             cells += ["-" if better is None else f"{better:+.2f} %"] if number else []
         rows.append(tuple(cells))
-    title = "validation loss by evaluation"
+    title = f"{found.runs[0].split} loss by evaluation"
     return Section(title, tuple(headings), rows, text=0, first=3, groups=(3 if own else 2,) * (len(names) - 1))
 
 
@@ -153,7 +155,7 @@ def sentences(found: Comparison) -> Iterator[str]:
         seeds = sorted({run.recipe.train.seed for run in found.runs})
         told = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         yield (
-            "Intervals and p are the noise of the validation documents alone (paired bootstrap, sign-flip test over "
+            f"Intervals and p are the noise of the {found.runs[0].split} documents alone (paired bootstrap, sign-flip test over "
             f"{counted(len(found.runs[0].nats.nats_D) if found.runs[0].nats else 0, 'document')}). Seeds have noise of their "
             f'own, which one run each ({told}) can\'t show. So it is "better?", "worse?" or "tie?", with a question mark; a '
             "study of several seeds can do without."
@@ -192,7 +194,7 @@ def _told(run: ComparedRun, key: str, form: str, by: float = 1.0) -> str:
 def _losses(run: ComparedRun) -> Row:
     scores, interval = run.scores or {}, run.interval
     return (
-        _told(run, "loss", "{:.4f}"),
+        _told(run, "loss" if run.split == "validation" else "tuning_loss", "{:.4f}"),
         "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
         f"{scores['official_loss']:.4f} ({scores['coverage']:.1%})" if scores.get("coverage") else "-",
         _told(run, "tuning_loss", "{:.4f}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from shortrun.errors import UserError, did_you_mean
 from shortrun.view.charts import RUN_COLOURS, altair_library
-from shortrun.view.curves import WINDOW, Curves, smoothed, thinned
+from shortrun.view.curves import ALL_POINTS, MOST_POINTS, WINDOW, Curves, Evaluated, smoothed, thinned
 
 if TYPE_CHECKING:
     import altair
@@ -25,20 +26,22 @@ def validation_chart(
     curves: Mapping[str, Curves],
     over: Sequence[str] = tuple(AXES),
     changes: Mapping[str, str] | None = None,
+    split: str = "validation",
 ) -> altair.HConcatChart:
-    """The validation loss of some runs, a panel for each of `over`: "steps", "tokens", "seconds".
+    """The validation or tuning loss of some runs, a panel for each of `over`: "steps", "tokens", "seconds".
 
     curves: by the name that a run has in the chart. changes: what is special about a run, to stand behind its name. At the
-    right edge each run's name and last loss stand beside the end of its line. Raises UserError where no run has an
-    evaluation, or for a panel that there is not.
+    right edge each run's name and last loss stand beside the end of its line. An evaluation that gave no number is left out.
+    Raises UserError where no run has an evaluation, or for a panel that there is not.
     """
     alt = altair_library()
     for name in over:
         if name not in AXES:
             raise UserError(f"there is no curve over '{name}': {did_you_mean(name, AXES)}")
-    runs = {name: each for name, each in curves.items() if each.evaluations}
+    found = {name: finite_evaluations(each.on(split)) for name, each in curves.items()}
+    runs = {name: evaluations for name, evaluations in found.items() if evaluations}
     if not runs:
-        raise UserError("No run has an evaluation in its log yet, so there is no curve to draw")
+        raise UserError(f"No run has an evaluation of {split} documents in its log yet, so there is no curve to draw")
     rows = [
         {
             "run": name,
@@ -49,20 +52,21 @@ def validation_chart(
             "loss": at.loss,
             "official loss": f"{at.official_loss:.4f} ({at.coverage:.1%} covered)" if at.coverage else "none",
         }
-        for name, each in runs.items()
-        for at in each.evaluations
+        for name, evaluations in runs.items()
+        for at in evaluations
     ]
-    low, high = _frame([[at.loss for at in each.evaluations] for each in runs.values()])
+    low, high = _frame([[at.loss for at in evaluations] for evaluations in runs.values()])
     colour = _colour(alt, runs)
     panels = []
     for number, name in enumerate(over):
         y = alt.Y(
             "loss:Q",
             scale=alt.Scale(domain=[low, high], nice=False),
-            title=None if number else "validation loss (nats per character)",
+            title=None if number else f"{split} loss (nats per character)",
         )
-        told = ["run:N", alt.Tooltip("loss:Q", format=".4f"), "official loss:N"]
-        told += ["steps:Q", alt.Tooltip("epoch:Q", format=".2f")]
+        told = ["run:N", alt.Tooltip("loss:Q", format=".4f"), "steps:Q", alt.Tooltip("epoch:Q", format=".2f")]
+        if split == "validation":
+            told.insert(2, "official loss:N")
         lines = alt.Chart(alt.Data(values=rows)).mark_line(
             clip=True, point=alt.OverlayMarkDef(size=18), strokeWidth=1.6
         )
@@ -82,14 +86,15 @@ def validation_chart(
 def training_chart(curves: Mapping[str, Curves]) -> altair.HConcatChart:
     """Training loss, learning rate and gradient norm of some runs over their steps.
 
-    Loss and norm are averaged over a hundredth of the steps, and at most 2,000 points of a run are drawn. Raises UserError
-    where no run has taken a step.
+    Loss and norm are averaged over a hundredth of the steps to either side. The more runs, the fewer points of each are
+    drawn. Raises UserError where no run has taken a step.
     """
     alt = altair_library()
     runs = {name: each for name, each in curves.items() if len(each.steps_N)}
     if not runs:
         raise UserError("No run has taken a step yet, so there is no training curve to draw")
-    rows = [row for name, each in runs.items() for row in _training_rows(name, each)]
+    most = min(MOST_POINTS, max(ALL_POINTS // len(runs), 2))
+    rows = [row for name, each in runs.items() for row in _training_rows(name, each, most)]
     colour = _colour(alt, runs)
     panels = []
     titles = {
@@ -98,7 +103,7 @@ def training_chart(curves: Mapping[str, Curves]) -> altair.HConcatChart:
         "grad norm": "gradient norm, smoothed",
     }
     for name, title in titles.items():
-        panel: Any = alt.Chart(alt.Data(values=rows)).mark_line(strokeWidth=1.2, clip=True)
+        panel: Any = alt.Chart().mark_line(strokeWidth=1.2, clip=True)
         panel = panel.encode(
             x=alt.X("step:Q", title="steps", axis=alt.Axis(tickCount=5, format="~s")),
             y=alt.Y(f"{name}:Q", title=title, scale=alt.Scale(zero=name == "lr")),
@@ -106,7 +111,7 @@ def training_chart(curves: Mapping[str, Curves]) -> altair.HConcatChart:
             tooltip=["run:N", "step:Q", alt.Tooltip(f"{name}:Q", format=".4g")],
         ).add_params(_zoom(alt, name))
         panels.append(panel.properties(width=220, height=180))
-    chart: altair.HConcatChart = alt.hconcat(*panels, spacing=16)
+    chart: altair.HConcatChart = alt.hconcat(*panels, spacing=16, data=alt.Data(values=rows))  # once for all panels
     return chart
 
 
@@ -120,19 +125,35 @@ def curves_chart(curves: Mapping[str, Curves], changes: Mapping[str, str] | None
     return chart.properties(title=alt.TitleParams(title, anchor="start")) if title else chart
 
 
-def _training_rows(name: str, curves: Curves) -> list[dict[str, Any]]:
+def finite_evaluations(curves: Curves) -> tuple[Evaluated, ...]:
+    """Those whose loss is a number; a run that diverged has others."""
+    return tuple(at for at in curves.evaluations if math.isfinite(at.loss))
+
+
+def leaves_out_first(curves: Mapping[str, Curves], split: str = "validation") -> bool:
+    """Whether the chart of these curves cuts off a first evaluation."""
+    losses = [[at.loss for at in finite_evaluations(each.on(split))] for each in curves.values()]
+    return any(len(each) > 2 and each[0] > _frame(losses)[1] for each in losses)
+
+
+def _training_rows(name: str, curves: Curves, most: int) -> list[dict[str, Any]]:
     window = int(len(curves.steps_N) * WINDOW)
     loss_N, norm_N = smoothed(curves.loss_N, window), smoothed(curves.grad_norm_N, window)
     return [
         {
             "run": name,
             "step": int(curves.steps_N[at]),
-            "loss": float(loss_N[at]),
-            "lr": float(curves.lr_N[at]),
-            "grad norm": float(norm_N[at]),
+            "loss": _rounded(loss_N[at]),
+            "lr": _rounded(curves.lr_N[at]),
+            "grad norm": _rounded(norm_N[at]),
         }
-        for at in thinned(len(curves.steps_N))
+        for at in thinned(len(curves.steps_N), most)
     ]
+
+
+def _rounded(value: float) -> float | None:
+    """To five digits, of which a screen shows three; None for what is no number."""
+    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def _zoom(alt: Any, name: str) -> Any:
@@ -140,25 +161,29 @@ def _zoom(alt: Any, name: str) -> Any:
     return alt.selection_interval(name=f"zoom_{name.replace(' ', '_')}", bind="scales", encodings=["x"])
 
 
-def _colour(alt: Any, runs: Mapping[str, Curves]) -> Any:
+def _colour(alt: Any, runs: Mapping[str, Any]) -> Any:
     colours = [RUN_COLOURS[number % len(RUN_COLOURS)] for number in range(len(runs))]
     return alt.Color("run:N", scale=alt.Scale(domain=list(runs), range=colours), legend=None)
 
 
 def _frame(losses: Sequence[Sequence[float]]) -> tuple[float, float]:
     """What the axis shows: all but the evaluation at step 1, which would press everything after it into a line."""
-    shown = [loss for each in losses for loss in (each[1:] if len(each) > 2 else each)]
+    shown = [loss for each in losses for loss in (each[1:] if len(each) > 2 else each)] or [0.0]
     low, high = min(shown), max(shown)
     margin = (high - low) * 0.05 or 0.05
     return low - margin, high + margin
 
 
 def _ends(
-    alt: Any, runs: Mapping[str, Curves], changes: Mapping[str, str], frame: tuple[float, float], colour: Any
+    alt: Any,
+    runs: Mapping[str, Sequence[Evaluated]],
+    changes: Mapping[str, str],
+    frame: tuple[float, float],
+    colour: Any,
 ) -> Any:
     """Name, change and last loss of each run at the right edge, as high as its line ends, but none over another."""
     low, high = frame
-    ends = {name: each.evaluations[-1].loss for name, each in runs.items()}
+    ends = {name: evaluations[-1].loss for name, evaluations in runs.items()}
     order = sorted(ends, key=lambda name: -ends[name])
     places = apart([(high - ends[name]) / (high - low) * HEIGHT for name in order])
     labels = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from shortrun.runs.folder import RunFolder
 
 MOST_POINTS = 2_000
 """Points of a training curve that a chart gets: more than a screen has columns."""
+ALL_POINTS = 6_000
+"""Points that all of a chart's curves get together, half a megabyte in a page; 30 runs have 200 each, about one for a pixel."""
 WINDOW = 0.01
 """Share of a run's steps, to either side, over which its training loss is averaged for a chart."""
 MEASURED = ("elapsed_time", "loss", "lr", "grad_norm")
@@ -71,6 +73,17 @@ class Curves:
     @property
     def last(self) -> Evaluated | None:
         return self.evaluations[-1] if self.evaluations else None
+
+    def on(self, split: str) -> Curves:
+        """The same, its evaluations those of `split`: of "tuning" with the loss alone, and without those that have none."""
+        if split == "validation":
+            return self
+        found = (
+            replace(at, loss=at.tuning_loss, coverage=0.0, perplexity=None)
+            for at in self.evaluations
+            if at.tuning_loss is not None
+        )
+        return replace(self, evaluations=tuple(found))
 
 
 def read_curves(run: Path) -> Curves:
@@ -124,12 +137,20 @@ def read_curves(run: Path) -> Curves:
 
 
 def smoothed(values_N: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Each value's mean with its neighbours, `window` steps to either side; fewer at the ends, as many on both sides."""
+    """Each value's mean with its neighbours, `window` steps to either side; fewer at the ends, as many on both sides.
+
+    What is not finite is left out of a mean; where nothing is left, there is none.
+    """
     N = len(values_N)
-    sums = np.concatenate([[0.0], np.cumsum(values_N)])
+    finite_N = np.isfinite(values_N)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite_N, values_N, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite_N)])
     at_N = np.arange(N)
     reach_N = np.minimum(window, np.minimum(at_N, N - 1 - at_N))
-    means_N: NDArray[np.float64] = (sums[at_N + reach_N + 1] - sums[at_N - reach_N]) / (2 * reach_N + 1)
+    begin_N, end_N = at_N - reach_N, at_N + reach_N + 1
+    count_N = (counts[end_N] - counts[begin_N]).astype(np.float64)
+    count_N[count_N == 0] = np.nan
+    means_N: NDArray[np.float64] = (sums[end_N] - sums[begin_N]) / count_N
     return means_N
 
 

@@ -91,9 +91,9 @@ class Diagnosis:
         return {**asdict(self), "gain": self.gain, "verdict": self.verdict}
 
 
-def diagnose(trained: Trained, corpus: Corpus, tokens: int = TARGETS) -> Diagnosis:
-    """Looks at the first validation documents of a run's corpus that have so many tokens together, one document at least."""
-    documents = encoded_split(corpus, "validation", trained.tokenizer)
+def diagnose(trained: Trained, corpus: Corpus, tokens: int = TARGETS, split: str = "validation") -> Diagnosis:
+    """Looks at the first documents of a split of a run's corpus that have so many tokens together, one document at least."""
+    documents = encoded_split(corpus, split, trained.tokenizer)
     some = _first(documents, tokens)
     train = encoded_split(corpus, "train", trained.tokenizer)
     counts_V = np.bincount(train.ids_N, minlength=trained.tokenizer.vocab_size) + 1

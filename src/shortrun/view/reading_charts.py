@@ -54,21 +54,26 @@ def surprisal_chart(reading: Reading, at: int | None = None) -> altair.Chart:
     return chart
 
 
-def next_chart(guesses: Mapping[str, Sequence[Guess]], came: int | None = None) -> altair.HConcatChart:
+def next_chart(guesses: Mapping[str, Sequence[Guess]], came: Mapping[str, Guess] | None = None) -> altair.HConcatChart:
     """The likeliest next tokens of one or several readers, such as a model before and after training, side by side.
 
-    came: the id of the token that did come next, which has another colour.
+    came: for each reader the token of its tokenizer that did come next. It has another colour, and a bar below the others
+    where it is none of them.
     """
     alt = altair_library()
+    came = came or {}
     most = max(guess.probability for some in guesses.values() for guess in some)
     panels = []
-    for reader, some in guesses.items():
+    for reader, likeliest in guesses.items():
+        actual = came.get(reader)
+        missing = actual is not None and actual.id not in [guess.id for guess in likeliest]
+        some = [*likeliest, actual] if actual and missing else likeliest
         values = [
             {
                 "place": place,
                 "token": shown_token(guess.token),
                 "probability": guess.probability,
-                "came": guess.id == came,
+                "came": actual is not None and guess.id == actual.id,
             }
             for place, guess in enumerate(some)
         ]
