@@ -409,7 +409,7 @@ def test_a_playground_that_can_not_begin_leaves_no_thread(tmp_path: Path) -> Non
     before = threading.active_count()
     with pytest.raises(UserError, match="is not a run"):
         Playground([tmp_path])
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # one of a test before may have ended in between
     with pytest.raises(UserError, match="nowhere"):
         listening("nowhere.invalid", 0)
 

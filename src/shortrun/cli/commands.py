@@ -54,6 +54,7 @@ usage: shortrun COMMAND ...
   study COMMAND       plan, run or show a study: changes compared with their noise; alone, list the shipped ones
   sweep COMMAND       search a recipe's fields; `sweep show` lists the trials, `sweep best` writes the best as a recipe
   serve RUN [RUN]     a page on this machine: type and see what a model expects, sample, compare, browse
+  page RUN FILE.html  the same view of one run as one file that opens from disk: mail a model to a friend
   report RUN...       runs, studies and sweeps as one document: a page, a PDF, a site
   recipes             list the shipped recipes; `recipes show NAME` prints one with every field's meaning
   plan RECIPE         what a recipe will take: parameters, memory, arithmetic, time
@@ -84,6 +85,7 @@ def run(argv: list[str]) -> int:
         "study": elsewhere("study", "study"),
         "sweep": elsewhere("sweep", "sweep"),
         "serve": elsewhere("serve", "serve"),
+        "page": elsewhere("page", "page"),
         "report": elsewhere("report", "report"),
         "recipes": _recipes,
         "plan": _plan,

@@ -342,6 +342,19 @@ class Serve(Common):
 
 
 @dataclasses.dataclass
+class Page(Common):
+    """Write the playground of a run as one HTML file, with the model inside, which opens from disk and needs no network.
+
+    Whoever has the file has the model and some of the validation documents.
+    """
+
+    run: Annotated[Positional[Path], arg(metavar="RUN", help="A run folder.")] = dataclasses.field(kw_only=True)
+    file: Annotated[Positional[Path], arg(metavar="FILE.html", help="The file to write.")] = dataclasses.field(
+        kw_only=True
+    )
+
+
+@dataclasses.dataclass
 class Report:
     """Write a report on runs, studies and sweeps: effects with their noise, curves, predictions, costs, what repeats it.
 

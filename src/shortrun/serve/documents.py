@@ -56,13 +56,14 @@ class ScoredDocuments:
         if order == "easiest":
             order_D = order_D[::-1]
         return {
-            "documents": [self._document(number) for number in order_D[offset : offset + count].tolist()],
+            "documents": [self.document(number) for number in order_D[offset : offset + count].tolist()],
             "matching": len(order_D),
             "total": len(self.documents),
             "note": self.note,
         }
 
-    def _document(self, number: int) -> dict[str, Any]:
+    def document(self, number: int) -> dict[str, Any]:
+        """One of them by its number, JSON-ready; nats and loss are None where there are no scores."""
         nats = float(self.nats.nats_D[number]) if self.nats else None
         characters = int(self.nats.characters_D[number]) if self.nats else None
         loss = nats / characters if nats is not None and characters else None

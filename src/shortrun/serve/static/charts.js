@@ -1,4 +1,4 @@
-// Draws charts in the colours of the page, and anew when it turns dark or light. Vega comes from the same server.
+// Draws charts in the colours of the page, and anew when it turns dark or light. Vega comes from the same server, or is there already.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const charts = [];
@@ -6,7 +6,7 @@ let library;
 
 export function draw(place, spec) {
   charts.push([place, spec]);
-  library ??= loaded("vega.js");
+  library ??= globalThis.vegaEmbed ? Promise.resolve() : loaded("vega.js");
   library.then(() => embed(place, spec)).catch((error) => told(place, error));
 }
 

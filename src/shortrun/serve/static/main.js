@@ -12,7 +12,7 @@ const find = (name) => document.getElementById(name);
 // Shows what went wrong, or takes it away.
 function trouble(error) {
   find("trouble").hidden = error === null;
-  find("trouble").textContent = error === null ? "" : error instanceof TypeError ? "The server can't be reached. Is it still running?" : error.message;
+  find("trouble").textContent = error === null ? "" : source.explained(error);
 }
 
 function offerRuns({ runs }) {
@@ -30,6 +30,16 @@ async function showSections() {
   } catch (error) {
     find("curves-said").textContent = error.message;
   }
+}
+
+// A page that computes by itself says whether it does so as Python did.
+async function showCheck() {
+  if (!source.check) return;
+  find("check").hidden = false;
+  find("check").textContent = "Checking this page against Python …";
+  const { passed, text } = await source.check();
+  find("check").className = passed ? "check" : "trouble";
+  find("check").textContent = text;
 }
 
 // Charts take seconds of the server's time, so they are drawn for whoever comes to see them.
@@ -50,6 +60,7 @@ async function begin() {
   sampleView(source, served, open, trouble);
   await browseView(source, served, open, trouble).show();
   whenSeen(find("curves"), showSections);
+  showCheck().catch(trouble);
   find("text").focus({ preventScroll: true });
 }
 

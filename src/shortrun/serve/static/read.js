@@ -181,7 +181,7 @@ function runView(run, number, two) {
   const many = run.steps.length > 1;
   const checkpoint = h(
     "div",
-    { class: "checkpoint" },
+    { class: "checkpoint", hidden: Boolean(run.alone) },
     h("label", { for: `${id}-step` }, "Checkpoint", shown),
     step,
     many ? over : h("p", { class: "hint" }, "This run has kept no other checkpoint."),

@@ -19,7 +19,8 @@ export function sampleView(source, { runs, limits }, open, trouble) {
     const question = asked(form);
     list.replaceChildren();
     stop.hidden = false;
-    showCommand(runs[question.run].path, question);
+    if (runs[question.run].alone) find("sample-alone").hidden = false;
+    else showCommand(runs[question.run].path, question);
     said.textContent = "sampling …";
     let found = 0;
     try {

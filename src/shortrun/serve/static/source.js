@@ -1,4 +1,4 @@
-// Where predictions come from: this server. Another source has the same functions.
+// Where predictions come from: this server. Another source (alone/source.js) has the same functions, and may have `check`.
 
 async function answer(path, question, signal) {
   const more = question === undefined ? {} : { method: "POST", body: JSON.stringify(question), headers: { "Content-Type": "application/json" } };
@@ -14,6 +14,9 @@ async function sentence(response) {
     return `The server answers ${response.status}`;
   }
 }
+
+// What is said of an error.
+export const explained = (error) => (error instanceof TypeError ? "The server can't be reached. Is it still running?" : error.message);
 
 // { limits, runs: [{ name, step, steps, ... }] }
 export const runs = async () => (await answer("api/runs")).json();
