@@ -92,9 +92,9 @@ class Sampling:
 def run_sections(runs: Sequence[NamedRun]) -> list[dict[str, Any]]:
     """The report's curves, results and comparison of the runs."""
     command = "shortrun report " + " ".join(str(run.folder.path) for run in runs)
-    sections = [curves_section(runs, command), results_section(runs)]
+    sections = [curves_section(runs, "validation", command), results_section(runs, "validation")]
     if len(runs) > 1:
-        sections.append(comparison_section(runs[0], runs[1]))
+        sections.append(comparison_section(runs[0], runs[1], "validation"))
     return [_section(section) for section in sections]
 
 
