@@ -184,7 +184,16 @@ def _add(options: argparse.Namespace) -> None:
         "machine": options.machine, "commit": options.commit, "whole": True, "public": options.public,
         "fingerprint": scores["fingerprint"],
     }  # fmt: skip
-    lines = [" " + json.dumps(one, ensure_ascii=False) for one in (*_runs(), row)]
+    same = ("fingerprint", "recipe", "on")
+    others = []
+    for (
+        one
+    ) in _runs():  # a run that is added again takes the place of what was said of it, and keeps its held-out losses
+        if all(one.get(key) == row[key] for key in same):
+            row = {**one, **row}
+        else:
+            others.append(one)
+    lines = [" " + json.dumps(one, ensure_ascii=False) for one in (*others, row)]
     RUNS.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 

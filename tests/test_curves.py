@@ -184,3 +184,14 @@ def test_labels_stand_apart_and_in_order(places: list[float]) -> None:
     if all(later - earlier >= LINE_HEIGHT for earlier, later in pairwise(places)):
         assert found == pytest.approx(places)
     assert np.mean(found) == pytest.approx(np.mean(places), abs=1e-6), "none is moved further than the others ask for"
+
+
+def test_many_runs_make_no_larger_chart(whole: Callable[[str], Path]) -> None:
+    curves = read_curves(whole("shuffled"))
+    at_N = np.resize(np.arange(len(curves.steps_N)), 881)
+    long = replace(
+        curves, steps_N=np.arange(1, 882), loss_N=curves.loss_N[at_N], lr_N=curves.lr_N[at_N], grad_norm_N=curves.grad_norm_N[at_N]
+    )  # fmt: skip
+    for count in (21, 33):
+        chart = training_chart({f"a run with a name {number}": long for number in range(count)})
+        assert len(json.dumps(chart.to_dict(), separators=(",", ":"))) < 1_000_000

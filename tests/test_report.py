@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,22 +15,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shortrun.cli import options as options_of
 from shortrun.cli.commands import run
+from shortrun.cli.flags import taken_from
+from shortrun.disk import file_sha256
 from shortrun.errors import UserError
 from shortrun.report.blocks import Code, Figure, Items, Paragraph, Report, RunCard, Section, Table
 from shortrun.report.content import report_of
-from shortrun.report.html import MOST_BYTES, html, write_html
-from shortrun.report.myst import write_myst
+from shortrun.report.html import MOST_BYTES, bundle, html, write_html
+from shortrun.report.myst import escaped, write_myst
 from shortrun.report.pdf import document, drawings, write_pdf
-from shortrun.report.plain import shown
-from shortrun.report.study_section import effect
+from shortrun.report.plain import shown, spec
+from shortrun.report.study_section import effect, study_summary
 from shortrun.report.subjects import Subjects
+from shortrun.study.scale import Scale
+from shortrun.study.study_file import load_study
 from shortrun.study.table import ResultRow, StudyResult
+from shortrun.train.fit import train
+from shortrun.view.reading import Guess
+from shortrun.view.reading_charts import next_chart
 from shortrun.view.sweep import SearchCost, SweepReport, TrialRow
-from tests.conftest import scores_of
+from tests.conftest import ROOT, scores_of, tiny_recipe
 
 HOSTILE = [
     "<script>alert(1)</script>", "</script><b>", "a | b", "# no heading", "- no item", "1. no number", "`code`", "``` fence", "$x$",
@@ -132,6 +144,89 @@ def test_no_two_figures_or_anchors_have_one_name(study: StudyResult) -> None:
     assert len(set(twice.section_names)) == len(twice.section_names)
 
 
+def test_one_seed_is_never_said_to_help(study: StudyResult) -> None:
+    base, change = study.rows
+    alone = replace(study, rows=[base, replace(change, pairs=1)])
+    assert "1 of 1 change helped beyond their noise." in study_summary(study)
+    assert "helped" not in study_summary(alone)
+    assert "which says nothing about other seeds" in study_summary(alone)
+    assert "with this seed better than base, which says nothing about other seeds." in effect(alone.rows[1])
+
+
+def test_the_first_row_has_no_reason_and_every_seed_is_repeated(
+    study: StudyResult, whole: Callable[[str], Path]
+) -> None:
+    base = replace(study.rows[0], reason=study.about, runs=[str(whole("stream")), "runs/second"])
+    made = report_of(Subjects(studies=(replace(study, rows=[base]),), final=True), ["report", "mine", "--final"])
+    (items,) = (block for block in made.sections[0].blocks if isinstance(block, Items))
+    assert study.about not in items.items[0][1]
+    (card,) = (block for section in made.sections for block in section.blocks if isinstance(block, RunCard))
+    assert "shortrun train runs/second/recipe.toml --out NEW" in card.command
+    assert "shortrun study run mine" in [
+        block.text for section in made.sections for block in section.blocks if isinstance(block, Code)
+    ]
+
+
+def test_a_damaged_run_is_told_as_far_as_it_can_be_read(
+    stopped: Path, titles_file: Path, whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(whole("shuffled"), tmp_path / "run"))
+    newest = max((path / "checkpoints").iterdir())
+    (newest / "model.safetensors").write_bytes(b"")
+    log = path / "metrics.jsonl"
+    broken = json.loads(log.read_text().splitlines()[-1])
+    assert broken["event"] == "validation_step"
+    log.write_text(log.read_text() + json.dumps({**broken, "document_loss": math.nan}) + "\n")
+    titles_file.unlink()
+    made = report_of(Subjects(runs=(stopped, path)), ["report", "stopped", "run"])
+    page = Elements(html(made)).text
+    json.dumps(made.as_dict(), allow_nan=False)
+    for sentence in (
+        "stopped is not finished: it has taken 3 of", "The documents of stopped can't be read any more",
+        "left out, because no event can be read in it: line", "The model of run is that of step", newest.name,
+    ):  # fmt: skip
+        assert sentence in page
+    assert {"Predictions", "Samples", "How to repeat it"} <= {section.title for section in made.sections}
+
+
+def test_a_run_of_other_documents_is_not_judged_on_them(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    train(tiny_recipe(None), tmp_path / "synthetic", max_steps=1)
+    made = report_of(Subjects(runs=(tmp_path / "synthetic", whole("stream"))), ["report"])
+    assert (
+        "synthetic is not looked into here, because its validation documents are not those of stream."
+        in Elements(html(made)).text
+    )
+    (frequencies,) = (figure for figure in made.figures if figure.name == "frequencies")
+    assert frequencies.runs == ("stream",)
+
+
+def test_each_reader_has_its_own_green_bar() -> None:
+    likeliest = [Guess(1, "a", 0.5), Guess(2, "b", 0.3)]
+    chart = next_chart({"one": likeliest, "other": likeliest}, {"one": Guess(1, "a", 0.5), "other": Guess(9, "c", 0.1)})
+    came = [[(each["token"], each["came"]) for each in panel["data"]["values"]] for panel in spec(chart)["hconcat"]]
+    assert came == [[("a", True), ("b", False)], [("a", False), ("b", False), ("c", True)]]
+
+
+def test_a_page_never_grows_beyond_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    import altair as alt
+
+    points = [{"x": at % 2, "y": at % 3, "told": "a" * 400} for at in range(1_000)]
+    data: Any = alt.InlineData
+    chart = spec(alt.Chart(data(values=points)).mark_point().encode(x="x:Q", y="y:Q"))
+    small = spec(alt.Chart(data(values=points[:3])).mark_point().encode(x="x:Q", y="y:Q"))
+    blocks = (Figure("large", "many points", chart), Figure("small", "three points", small))
+    report = Report("Large", "", "today", (Section("One", blocks),))
+    limit = len(bundle().encode()) + 250_000
+    monkeypatch.setattr("shortrun.report.html.MOST_BYTES", limit)
+    page = html(report)
+    assert len(page.encode()) <= limit
+    assert "data:image/png;base64," in page
+    assert 'data-chart="small"' in page
+    assert 'data-chart="large"' not in page
+    with pytest.raises(UserError, match="too much for a phone"):
+        html(replace(report, summary="a" * limit))
+
+
 def test_a_command_with_spaces_is_quoted(study: StudyResult) -> None:
     made = report_of(Subjects(studies=(study,)), ["report", "mine", "--out", "my runs", "--html", "a page.html"])
     assert "shortrun report mine --out 'my runs'" in Elements(html(made)).text
@@ -151,6 +246,8 @@ def test_all_forms_of_a_report(made: Report, tmp_path: Path) -> None:
     study = (tmp_path / "built" / "study-mine.html").read_text(encoding="utf-8")
     assert 'href="how-to-repeat-it.html#site-run-base"' in study
     assert "shortrun report mine" in Elements(study).text
+    pages = (path.read_text(encoding="utf-8") for path in (tmp_path / "built").glob("*.html"))
+    assert sum(page.count("<figure") for page in pages) == len(made.figures)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -296,3 +393,22 @@ def test_a_browser_draws_the_page_from_disk(
     label = page.evaluate("document.querySelector('.chart .role-axis-label text').getAttribute('fill')")
     assert label == ("#1c2126" if scheme == "light" else "#e4e8ec")
     page.close()
+
+
+def test_the_documentation_s_report_is_what_its_command_made() -> None:
+    folder = ROOT / "docs" / "reports" / "adamw-then-rope"
+    made = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {"report.json"}
+    assert there == set(made["files"])
+    for name, digest in made["files"].items():
+        assert file_sha256(folder / name) == digest, f"{name} was changed by hand: the command in index.md makes it"
+    assert sum((folder / name).stat().st_size for name in there) < 1_500_000
+    assert made["made by"] in (folder / "index.md").read_text(encoding="utf-8")
+    rest, overrides, mistakes = taken_from(shlex.split(made["made by"])[2:], {"scale": Scale})
+    options = tyro.cli(options_of.Report, args=rest)
+    assert options.myst == folder.relative_to(ROOT)
+    page = (folder / f"study-{options.subjects[0]}.md").read_text(encoding="utf-8")
+    for row in load_study(options.subjects[0], overrides, mistakes).rows:
+        assert f"**{escaped(row.change)}**: " in page
+        if row.reference is not None:
+            assert f"**{escaped(row.change)}**: {escaped(row.reason)} Loss " in page, "the study has changed since"

@@ -509,6 +509,26 @@ def test_a_pinned_revision_reaches_the_library(hub: Path, monkeypatch: pytest.Mo
     assert asked == [((str(hub),), {"split": "train", "revision": "0a1b2c"})]
 
 
+@pytest.mark.usefixtures("hub")
+def test_without_the_network_the_library_does_not_try_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    from huggingface_hub import constants
+
+    load, offline = datasets.load_dataset, []
+
+    def watched(*args: object, **options: object) -> object:
+        offline.append((datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE))
+        return load(*args, **options)
+
+    monkeypatch.setattr(datasets, "load_dataset", watched)
+    monkeypatch.setattr(sources, "getproxies", dict)
+    for resolves in (False, True):
+        monkeypatch.setattr(sources, "_resolves", lambda _, known=resolves: known)
+        read_source(of_hub(num_titles=4))
+    assert offline == [(True, True), (False, False)]
+    assert not constants.HF_HUB_OFFLINE
+
+
 def test_without_the_network_the_sentence_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from shortrun.disk import file_sha256
 from tests.conftest import ROOT
 
 
@@ -41,14 +41,18 @@ def test_a_stale_table_is_noticed(tables: ModuleType, tmp_path: Path, monkeypatc
     assert tables.renewed(text) == text.replace("1.2285", "1.2284")
 
 
-def test_reports_in_the_documentation_are_as_they_were_made() -> None:
-    """One that was changed by hand would say what no run says; the command on its first page makes it anew."""
-    reports = sorted((ROOT / "docs" / "reports").glob("*/report.json"))
-    assert reports
-    for made in reports:
-        told = json.loads(made.read_text(encoding="utf-8"))
-        there = {path.relative_to(made.parent).as_posix() for path in made.parent.rglob("*") if path.is_file()}
-        assert there == {*told["files"], made.name}
-        for name, sha256 in told["files"].items():
-            assert file_sha256(made.parent / name) == sha256, f"{made.parent / name}: {told['made by']}"
-        assert told["made by"] in (made.parent / "index.md").read_text(encoding="utf-8")
+def test_a_run_that_is_added_twice_has_one_row(
+    tables: ModuleType, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs.json").write_text(tables.RUNS.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(tables, "RUNS", tmp_path / "runs.json")
+    monkeypatch.setattr(tables, "PAGES", ())
+    before = len(json.loads(tables.RUNS.read_text(encoding="utf-8")))
+    for machine in ("one", "another"):
+        monkeypatch.setattr(
+            "sys.argv", ["tables.py", "add", str(whole("stream")), "--recipe", "tiny", "--machine", machine]
+        )
+        tables.main()
+    rows = json.loads(tables.RUNS.read_text(encoding="utf-8"))
+    assert len(rows) == before + 1
+    assert rows[-1]["machine"] == "another"

@@ -1,6 +1,6 @@
 """Made by `shortrun report --myst`: sphinx-build -b html . _build"""
 
-project = 'adamw-then-rope'
+project = "adamw-then-rope"
 extensions = ["myst_nb"]
 nb_execution_mode = "off"
 html_theme = "alabaster"

@@ -40,7 +40,10 @@ def html(report: Report) -> str:
     for figure in largest:
         if len(page.encode()) <= MOST_BYTES:
             break
-        pictures[figure.name] = "data:image/png;base64," + b64encode(figure_png(figure)).decode()
+        picture = "data:image/png;base64," + b64encode(figure_png(figure)).decode()
+        if len(picture) > len(in_script(figure.chart)):
+            continue
+        pictures[figure.name] = picture
         del charts[figure.name]
         page = _page(report, charts, pictures)
     if (size := len(page.encode())) > MOST_BYTES:

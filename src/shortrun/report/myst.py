@@ -5,6 +5,7 @@ sphinx-build -b html FOLDER FOLDER/_build
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from hashlib import sha256
@@ -20,7 +21,7 @@ from shortrun.view.text import literal_cell, markdown_table
 
 CONF = '''"""Made by `shortrun report --myst`: sphinx-build -b html . _build"""
 
-project = {title!r}
+project = {title}
 extensions = ["myst_nb"]
 nb_execution_mode = "off"
 html_theme = "alabaster"
@@ -44,10 +45,13 @@ def write_myst(report: Report, folder: Path) -> None:
     pages = [page(section, report, prefix) for section in report.sections]
     index = [
         f"# {escaped(report.title)}", escaped(report.summary), escaped(report.date), "Made by", _code(report.command),
-        "\n".join(["```{toctree}", *report.section_names, "```"]),
+        "\n".join(["```{toctree}", ":maxdepth: 1", "", *report.section_names, "```"]),
     ]  # fmt: skip
     written = {f"{name}.md": f"{text}\n" for name, text in zip(report.section_names, pages, strict=True)}
-    written |= {"index.md": "\n\n".join(index) + "\n", "conf.py": CONF.format(title=shown(report.title))}
+    written |= {
+        "index.md": "\n\n".join(index) + "\n",
+        "conf.py": CONF.format(title=json.dumps(shown(report.title), ensure_ascii=False)),
+    }
     written |= {f"figures/{figure.name}.svg": figure_svg(figure) for figure in report.figures}
     contents = {name: text.encode() for name, text in written.items()}
     (folder / "figures").mkdir(parents=True, exist_ok=True)

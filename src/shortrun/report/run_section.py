@@ -14,7 +14,7 @@ from shortrun.view.architecture_figure import architecture_svg
 from shortrun.view.compare import compare_runs
 from shortrun.view.compare_text import sections as comparison_tables
 from shortrun.view.compare_text import sentences
-from shortrun.view.curve_charts import finite_evaluations, leaves_out_first, training_chart, validation_chart
+from shortrun.view.curve_charts import leaves_out_first, training_chart, validation_chart
 from shortrun.view.curves import Curves
 from shortrun.view.glance import glance
 
@@ -57,9 +57,6 @@ def _curves(runs: Sequence[NamedRun], split: Split, command: str) -> Iterator[Bl
     for each in curves.values():
         for note in each.notes:
             yield Paragraph(f"{note}.")
-    for name, each in curves.items():
-        if len(finite_evaluations(each)) < len(each.evaluations):
-            yield Paragraph(f"{name} has evaluations that gave no number, and its curve is without them.")
     try:
         chart = validation_chart(curves, ("steps",), split=split)
     except UserError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -31,14 +30,14 @@ def validation_chart(
     """The validation or tuning loss of some runs, a panel for each of `over`: "steps", "tokens", "seconds".
 
     curves: by the name that a run has in the chart. changes: what is special about a run, to stand behind its name. At the
-    right edge each run's name and last loss stand beside the end of its line. An evaluation that gave no number is left out.
-    Raises UserError where no run has an evaluation, or for a panel that there is not.
+    right edge each run's name and last loss stand beside the end of its line. Raises
+    UserError where no run has an evaluation, or for a panel that there is not.
     """
     alt = altair_library()
     for name in over:
         if name not in AXES:
             raise UserError(f"there is no curve over '{name}': {did_you_mean(name, AXES)}")
-    found = {name: finite_evaluations(each.on(split)) for name, each in curves.items()}
+    found = {name: each.on(split).evaluations for name, each in curves.items()}
     runs = {name: evaluations for name, evaluations in found.items() if evaluations}
     if not runs:
         raise UserError(f"No run has an evaluation of {split} documents in its log yet, so there is no curve to draw")
@@ -125,14 +124,9 @@ def curves_chart(curves: Mapping[str, Curves], changes: Mapping[str, str] | None
     return chart.properties(title=alt.TitleParams(title, anchor="start")) if title else chart
 
 
-def finite_evaluations(curves: Curves) -> tuple[Evaluated, ...]:
-    """Those whose loss is a number; a run that diverged has others."""
-    return tuple(at for at in curves.evaluations if math.isfinite(at.loss))
-
-
 def leaves_out_first(curves: Mapping[str, Curves], split: str = "validation") -> bool:
     """Whether the chart of these curves cuts off a first evaluation."""
-    losses = [[at.loss for at in finite_evaluations(each.on(split))] for each in curves.values()]
+    losses = [[at.loss for at in each.on(split).evaluations] for each in curves.values()]
     return any(len(each) > 2 and each[0] > _frame(losses)[1] for each in losses)
 
 
@@ -151,9 +145,9 @@ def _training_rows(name: str, curves: Curves, most: int) -> list[dict[str, Any]]
     ]
 
 
-def _rounded(value: float) -> float | None:
-    """To five digits, of which a screen shows three; None for what is no number."""
-    return float(f"{value:.5g}") if math.isfinite(value) else None
+def _rounded(value: float) -> float:
+    """To five digits, of which a screen shows three."""
+    return float(f"{value:.5g}")
 
 
 def _zoom(alt: Any, name: str) -> Any:

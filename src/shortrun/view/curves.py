@@ -137,20 +137,12 @@ def read_curves(run: Path) -> Curves:
 
 
 def smoothed(values_N: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Each value's mean with its neighbours, `window` steps to either side; fewer at the ends, as many on both sides.
-
-    What is not finite is left out of a mean; where nothing is left, there is none.
-    """
+    """Each value's mean with its neighbours, `window` steps to either side; fewer at the ends, as many on both sides."""
     N = len(values_N)
-    finite_N = np.isfinite(values_N)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(finite_N, values_N, 0.0))])
-    counts = np.concatenate([[0], np.cumsum(finite_N)])
+    sums = np.concatenate([[0.0], np.cumsum(values_N)])
     at_N = np.arange(N)
     reach_N = np.minimum(window, np.minimum(at_N, N - 1 - at_N))
-    begin_N, end_N = at_N - reach_N, at_N + reach_N + 1
-    count_N = (counts[end_N] - counts[begin_N]).astype(np.float64)
-    count_N[count_N == 0] = np.nan
-    means_N: NDArray[np.float64] = (sums[end_N] - sums[begin_N]) / count_N
+    means_N: NDArray[np.float64] = (sums[at_N + reach_N + 1] - sums[at_N - reach_N]) / (2 * reach_N + 1)
     return means_N
 
 
