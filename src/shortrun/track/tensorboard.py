@@ -90,5 +90,5 @@ def _wait_for_a_later_name(folder: Path) -> None:
         time.sleep(1 - time.time() % 1)
     elif now < newest:  # the clock was set back; their order stays
         for number, path in enumerate(sorted(begun)):
-            second = min(begun[path], now - len(begun) + number)
-            path.rename(folder / re.sub(r"\.\d+\.", f".{second:010}.", path.name, count=1))
+            earlier = min(begun[path], now - len(begun) + number)
+            path.rename(folder / re.sub(r"\.\d+\.", f".{earlier:010}.", path.name, count=1))

@@ -18,7 +18,7 @@ LABEL_FIELDS = 2
 """A run that differs in more fields than that has no room for them in a chart."""
 
 
-LOSSES = ("run", "loss", "95 % interval", "official (coverage)", "tuning")
+LOSSES: tuple[str, ...] = ("run", "loss", "95 % interval", "official (coverage)", "tuning")
 COSTS = ("run", "parameters", "steps", "tokens", "passes", "FLOPs", "minutes")
 DIFFERENCES = ("run", "difference", "95 % interval", "p", "", "documents better", "worse")
 Row = tuple[str, ...]
