@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores; set before torch is imported
+os.environ.pop("COLUMNS", None)  # tables are as wide as they are, whatever terminal the tests run in
 
 import atexit
 import contextlib

@@ -181,7 +181,7 @@ def test_rows_together_are_each_alone(
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     model = a_gpt(**switches, **({} if training else {"dropout": 0.5})).to(dtype).train(training)
     if training:
-        model.word_dropout = 0.0
+        model.word_dropout = model.word_replacement = 0.0
     x_N = torch.randint(0, VOCAB, (sum(MIXED),))
     for lengths in (MIXED, sorted(MIXED), [7] * 4, [5]):
         x = x_N[: sum(lengths)]

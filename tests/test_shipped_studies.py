@@ -86,7 +86,8 @@ def test_its_rows(name: str) -> None:
     assert len({row.change for row in study.rows}) == len(study.rows)
     assert study.about.endswith((".", "?"))
     for row, recipe in zip(study.rows, made, strict=True):
-        assert list(row.recipes) == [each.train.seed for each in row.recipes.values()] == [1, 2, 3]
+        assert list(row.recipes) == [each.train.seed for each in row.recipes.values()]
+        assert list(row.recipes) in ([1, 2, 3], [1, 2, 3, 4, 5, 6]), "a step near a tie has more"
         if row.reference is not None:
             assert row.reason.endswith(".")
             assert len(row.reason.split()) >= 8, "a sentence for the report"
