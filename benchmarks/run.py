@@ -232,6 +232,22 @@ def of_plain(turns: int, device: str) -> list[dict[str, Any]]:
     return rows
 
 
+MINI = {
+    "n-layer": 2, "n-head": 4, "d-model": 128, "block-size": 64, "batch-size": 32, "vocab-size": 50_257, "dropout": 0.0,
+}  # fmt: skip
+"""The shape of the recipe `mini-gpt`."""
+
+
+def of_mini_gpt(turns: int, device: str) -> list[dict[str, Any]]:
+    """Steps of the recipe `mini-gpt` against a plain implementation's, whose logits of a step are 412 MB in float32."""
+    rows = []
+    for precision in precisions(device):
+        options = {**MINI, "precision": precision, "device": device}
+        ours, plain = take_turns([Contestant("ours", options), Contestant("plain", options)], 3 * turns)
+        rows.append(against(f"mini-gpt: step in {precision} / plain", ours, plain))
+    return rows
+
+
 def of_peers(turns: int, device: str) -> list[dict[str, Any]]:
     """The baseline's shape against transformers (with dropout) and litgpt (which has none), same precision both sides."""
     rows = []
@@ -347,6 +363,7 @@ PARTS = {
     "floor": of_floor,
     "documents": of_documents,
     "plain": of_plain,
+    "mini-gpt": of_mini_gpt,
     "peers": of_peers,
     "muon": of_muon,
     "rdrop": of_rdrop,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from shortrun.recipe_file import load_recipe
 from tests.conftest import ROOT
 from tests.test_tracking import event_files
 
@@ -70,6 +71,31 @@ def test_our_contestant_takes_steps(optimizer: str) -> None:
     assert first == pytest.approx(math.log(300), rel=0.05)
     assert targets == 32
     assert step()[0] != first
+
+
+def test_mini_gpt_is_measured_in_the_recipes_shape() -> None:
+    recipe = load_recipe("mini-gpt")
+    sections = {"block_size": recipe.batches, "batch_size": recipe.batches, "vocab_size": recipe.tokenizer}
+    for name, value in script("run").MINI.items():
+        field = name.replace("-", "_")
+        assert getattr(sections.get(field, recipe.model), field) == value
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_ours_and_the_plain_implementation_learn_from_the_same_batches(precision: str) -> None:
+    shape = {"n_layer": 1, "n_head": 2, "d_model": 16, "block_size": 8, "batch_size": 4, "vocab_size": 300}
+    switches = {"dropout": 0.0, "precision": precision, "optimizer": "adamw", "rdrop": 0.0}
+    options = Namespace(**shape, **switches, device="cpu", compile=False, mode="full", modern=False)
+    contestants = script("contestants")
+    steps, parameters = [], []
+    for name in ("ours", "plain"):
+        step, facts = contestants.CONTESTANTS[name](options)
+        steps.append([step() for _ in range(3)])
+        parameters.append(facts["parameters"])
+    assert parameters[0] == parameters[1]
+    for (loss, targets), (plain_loss, plain_targets) in zip(*steps, strict=True):
+        assert targets == plain_targets == 32
+        assert loss == pytest.approx(plain_loss, abs=0.1)
 
 
 @pytest.mark.parametrize("mode", ["documents", "shuffled"])

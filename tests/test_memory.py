@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from shortrun.errors import UserError
 from shortrun.model.gpt import GPT
@@ -23,7 +26,7 @@ from shortrun.train.events import Event
 from shortrun.train.fit import train
 from shortrun.train.memory import rows_at_once
 from shortrun.train.objective import Objective
-from shortrun.train.plan import plan
+from shortrun.train.plan import CPU_SHARE, TARGETS, loss_seconds, plan
 from shortrun.train.step import TrainingStep
 from tests.conftest import notes, run_command, tiny_recipe
 from tests.test_techniques import BLOCK, a_batch, a_gpt, a_recipe
@@ -145,3 +148,38 @@ def test_the_plan_of_a_file_counts_it(titles_file: Path, tmp_path: Path) -> None
     assert (found.documents, found.tokens_from) == (360, "counted in the data")
     assert found.parameters == pytest.approx(result.budget.parameters, rel=0.05)
     assert run_command("plan", "baseline", "--data.path", tmp_path / "none.txt").returncode == 2
+
+
+PLAN = importlib.import_module("shortrun.train.plan")  # shortrun.train itself is the function
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_plan_adds_the_time_of_the_loss_to_that_of_the_rest(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe("baseline", {"train": {"precision": precision}})
+    asked = []
+
+    def loss(vocabulary: int, width: int, dtype: torch.dtype, threads: int) -> float:  # noqa: ARG001
+        asked.append((vocabulary, width, dtype))
+        return 1e-4
+
+    monkeypatch.setattr(PLAN, "product_rate", lambda *_: 1e12)
+    monkeypatch.setattr(PLAN, "loss_seconds", loss)
+    found, dtype = plan(recipe), getattr(torch, precision)
+    assert asked == [(16_000, 512, dtype)]
+    rest = GPT(recipe.model, 16_000, 128, eos=1).flops_per_token(128) - 6 * 16_000 * 512
+    assert found.seconds == pytest.approx(found.tokens * (1e-4 + rest / (1e12 * CPU_SHARE[dtype])), rel=1e-9)
+    assert found.flops / found.flops_per_second == found.seconds
+    assert found.flops_per_second_from.endswith("and the loss over 16,000 logits, both measured just now")
+
+
+def test_what_is_timed_is_the_loss_with_both_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which three turns take 4, 1 and 9 seconds, and by the products that torch counts."""
+    ticks = iter([0.0, 4.0, 4.0, 5.0, 5.0, 14.0])
+    monkeypatch.setattr(PLAN, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    loss_seconds.cache_clear()
+    with FlopCounterMode(display=False) as counter:
+        assert loss_seconds(300, 16, torch.bfloat16, 1) == 1.0 / TARGETS
+    assert counter.get_total_flops() == 3 * TARGETS * 6 * 300 * 16
+    loss_seconds.cache_clear()  # the clock was not a real one

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -16,7 +19,7 @@ from shortrun.errors import UserError, positive
 
 USAGE = """usage: shortrun data info RECIPE [--data.path FILE ...]          what a recipe's data is
        shortrun data prepare FILE [--root DIR] [--out DIR]       make a corpus from files of text or HTML
-       shortrun data show FOLDER [--examples N]                  what is in it, and what each step rejected
+       shortrun data show FOLDER [--html FILE] [--examples N]    what is in it, and what each step rejected
 
 FILE is a corpus file's shipped name or a TOML file (docs/corpora.md)."""
 
@@ -77,7 +80,23 @@ def _show(argv: list[str]) -> None:
     if options.examples < 0:
         raise UserError(f"--examples {options.examples} must be at least 0")
     manifest = open_manifest(options.folder)
+    if options.html:
+        _write_page(options.folder, manifest, options.examples, argv, options.html)
     if options.json:
         print(json.dumps(manifest))
         return
+    if options.html:
+        return
     show_corpus(options.folder, manifest, options.examples)
+
+
+def _write_page(folder: Path, manifest: dict[str, Any], examples: int, argv: list[str], path: Path) -> None:
+    from shortrun.report.corpus import write_corpus_page
+
+    command = shlex.join(["shortrun", "data", "show", *argv])
+    try:
+        shown = write_corpus_page(folder, manifest, examples, command, path)
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror or error}") from None
+    fewer = f" with {shown} examples of each reason, because more would make it too large" if shown < examples else ""
+    print(f"wrote {path}{fewer}", file=sys.stderr)

@@ -287,6 +287,7 @@ class DataShow(Common):
         kw_only=True
     )
     examples: Annotated[int, arg(help="How many rejected documents to show of each reason (at most 10 are kept).")] = 10
+    html: Annotated[Path | None, arg(help="Write it as a page into this file, which needs no network.")] = None
 
 
 @dataclasses.dataclass

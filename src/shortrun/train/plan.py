@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
 import torch
 
 from shortrun.model.device import choose_device, choose_precision, cpu_features, product_rate, repeatable
+from shortrun.model.language_model import LanguageModel, LinearHead
 from shortrun.model.make import model_without_weights
 from shortrun.optim.schedules import applied_shrink
 from shortrun.recipe import DataConfig, Recipe
 from shortrun.text.corpus import load_corpus
 from shortrun.tokens.kinds import KINDS
 from shortrun.train.memory import rows_at_once, step_bytes
+from shortrun.train.objective import training_loss
 from shortrun.train.sizes import sized
 from shortrun.train.step import passes_of
 
@@ -22,12 +26,15 @@ CHARACTERS_A_TITLE = 54.9
 """Of HN-100k, ends counted as 5."""
 ROW = 16
 """Tokens of a document in a row of its own: HN-100k's titles, weighted by their length."""
-CPU_SHARE = 0.75
-"""Of the matrix product's rate that a training step reaches (docs/performance.md)."""
+CPU_SHARE = {torch.float32: 0.6, torch.bfloat16: 0.2}
+"""Of the matrix product's rate that a step reaches on a CPU, but for its loss, which is measured: 0.39, 0.50 and 0.71 at 2 x 128,
+6 x 256 and 6 x 512; with AMX 0.15, 0.16 and 0.29, because what is no product stays as slow (docs/log.md, L33)."""
 GPU_TFLOPS, GPU_SHARE = 990, 0.3
 """Of a GPU that is not here: NVIDIA's figure for an H100 or H200 in bfloat16, and a share of it that was not measured."""
 PRODUCT = 2048
 """Side of the matrices whose product stands for a training step's."""
+TARGETS = 1024
+"""Of the loss that is timed."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,9 @@ def plan(recipe: Recipe, gpus: int = 0) -> Plan:
     row_length = ROW if recipe.batches.mode == "documents" else recipe.batches.block_size
     steps = ceil(tokens / (recipe.batches.batch_size * recipe.batches.block_size))
     passes_per_step = passes_of(recipe, steps, steps) / steps
-    flops = tokens * passes_per_step * model.flops_per_token(min(row_length, recipe.batches.block_size))
-    dtype, why, rate, rate_from = _rate(recipe, gpus)
+    flops_a_token = model.flops_per_token(min(row_length, recipe.batches.block_size))
+    flops = tokens * passes_per_step * flops_a_token
+    dtype, why, rate, rate_from = _rate(recipe, gpus, model, flops_a_token)
     parameters = model.count_parameters()
     rows = rows_at_once(model, recipe, dtype, "cuda" if gpus else "cpu", processes)[0]
     memory = step_bytes(parameters, vocab_size, recipe, dtype, rows)
@@ -109,7 +117,7 @@ def _training_text(data: DataConfig) -> tuple[int, float, str]:
     return train["documents"], train["characters"] + 5 * train["documents"], "counted in the data"
 
 
-def _rate(recipe: Recipe, gpus: int) -> tuple[torch.dtype, str, float, str]:
+def _rate(recipe: Recipe, gpus: int, model: LanguageModel, flops_a_token: float) -> tuple[torch.dtype, str, float, str]:
     """The type of products and why; floating-point operations a second that training may reach, and where they are from."""
     if gpus and not torch.cuda.is_available():
         rate = gpus * GPU_TFLOPS * 1e12 * GPU_SHARE
@@ -118,9 +126,36 @@ def _rate(recipe: Recipe, gpus: int) -> tuple[torch.dtype, str, float, str]:
         dtype = torch.float32 if wish == "float32" else torch.bfloat16
         return dtype, f"the recipe asks for {wish}", rate, why
     device, _ = choose_device("cuda" if gpus else "cpu")
-    with repeatable(recipe.train.threads):
+    with repeatable(recipe.train.threads) as threads:
         dtype, sentence = choose_precision(recipe.train.precision, device)
-        rate = product_rate(device, dtype, PRODUCT) * (gpus * GPU_SHARE if gpus else CPU_SHARE)
-    share = f"{GPU_SHARE:.0%}, assumed," if gpus else f"{CPU_SHARE:.0%}"
-    name = str(dtype).removeprefix("torch.")
-    return dtype, sentence, rate, f"{share} of the {name} matrix product measured just now"
+        name = str(dtype).removeprefix("torch.")
+        product = product_rate(device, dtype, PRODUCT)
+        if gpus:
+            rate = product * gpus * GPU_SHARE
+            return dtype, sentence, rate, f"{GPU_SHARE:.0%}, assumed, of the {name} matrix product measured just now"
+        rate, said = product * CPU_SHARE[dtype], f"{CPU_SHARE[dtype]:.0%} of the {name} matrix product"
+        if not isinstance(model, LinearHead):
+            return dtype, sentence, rate, f"{said}, measured just now"
+        vocabulary, width = model.head_VD.shape
+        seconds = loss_seconds(vocabulary, width, dtype, threads)
+    rate = flops_a_token / (seconds + (flops_a_token - 6 * vocabulary * width) / rate)
+    return dtype, sentence, rate, f"{said}, and the loss over {vocabulary:,} logits, both measured just now"
+
+
+@lru_cache(maxsize=64)
+def loss_seconds(vocabulary: int, width: int, dtype: torch.dtype, threads: int) -> float:  # noqa: ARG001
+    """Seconds of the loss and its gradients for each target on the CPU, the best of three.
+
+    It is timed apart from the rest, because a large vocabulary over a small width computes far below the rate of square
+    products: softmax and sums go over all logits, and products of 128 channels are as slow as the memory. `threads` only
+    tells results apart.
+    """
+    hidden_ND, head_VD = torch.full((TARGETS, width), 0.01), torch.full((vocabulary, width), 0.01)
+    targets_N = torch.zeros(TARGETS, dtype=torch.int64)
+    best = float("inf")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        for _ in range(3):
+            start = time.perf_counter()
+            training_loss(hidden_ND, head_VD, targets_N)
+            best = min(best, time.perf_counter() - start)
+    return best / TARGETS
