@@ -12,6 +12,7 @@ import contextlib
 import io
 import random
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ settings.load_profile("shortrun")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+sys.path.append(str(ROOT / "benchmarks"))  # scripts there import those beside them, and tests do
 
 
 @pytest.fixture(scope="session")

@@ -149,15 +149,18 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_entry_is_made_anew(name: str) -> None:
+def test_a_damaged_entry_is_said_and_made_anew(name: str, caplog: pytest.LogCaptureFixture) -> None:
     build = Builder()
     entry = an_entry(build)
+    assert not caplog.text, "an entry that is not there yet is not damaged"
     DAMAGES[name](entry)
     assert an_entry(build) == entry
+    assert caplog.text.count("is damaged: ") == 1
     assert build.times == 2
     assert contents(entry) == FILES
     assert an_entry(build) == entry
     assert build.times == 2, "and is whole again"
+    assert caplog.text.count("is damaged: ") == 1
 
 
 def test_what_fails_leaves_nothing(root: Path) -> None:

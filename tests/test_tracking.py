@@ -200,6 +200,25 @@ def test_a_killed_run_goes_on_without_doubled_or_future_points(titles_file: Path
     assert_same_end(tmp_path / "at once", run)
 
 
+def test_the_clock_may_be_set_back_between_sittings(titles_file: Path, tmp_path: Path) -> None:
+    """TensorBoard reads files in the order of their names, and a name begins with the second in which it was begun."""
+    run = tmp_path / "run"
+    for steps in (3, 5):
+        with Tracking(trackers(["tensorboard"])) as tracking:
+            if steps == 3:
+                train(tiny_recipe(titles_file, train={"checkpoint_every": 2}), run, max_steps=steps, on_event=tracking)
+            else:
+                resume(run, max_steps=steps, on_event=tracking)
+    for file in (run / "tb").iterdir():
+        file.rename(
+            file.with_name(re.sub(r"\.(\d+)\.", lambda found: f".{int(found[1]) + 10**6}.", file.name, count=1))
+        )
+    with Tracking(trackers(["tensorboard"])) as tracking:
+        resume(run, on_event=tracking)
+    assert len(list((run / "tb").iterdir())) == 3
+    assert_tracked(run)
+
+
 def test_a_run_that_was_not_tracked_all_along_gets_its_history(stopped: Path) -> None:
     """Begun without, stopped after 3 steps; then with, without, with, to the end, and once more when nothing is left."""
     for steps, names in (

@@ -7,8 +7,10 @@ optimizer state and the counters in checkpoint.json are all there is to save; `t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -24,6 +26,8 @@ from shortrun.errors import UserError
 from shortrun.runs.folder import RunFolder
 
 KEEP_LAST = 2
+FULL = 2**16
+"""Free bytes below which a disk counts as full: blocks of some file systems are that large."""
 WEIGHTS, STATE = "model.safetensors", "state.pt"
 """Files of a checkpoint."""
 
@@ -87,11 +91,13 @@ def save_checkpoint(folder: RunFolder, progress: Progress, write: Callable[[Path
         temporary.rename(final)
         sync(folder.checkpoints)
     except (OSError, RuntimeError, SafetensorError) as error:
-        # torch and safetensors report a full disk in their own ways
+        # torch says "unexpected pos 4224 vs 4116" of a full disk, and does not pass on what the system said
+        full = not isinstance(error, OSError) and shutil.disk_usage(folder.checkpoints).free < FULL
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise OSError(f"the checkpoint of step {progress.step}: {error}") from error
+        told = os.strerror(errno.ENOSPC) if full else error
+        raise OSError(f"the checkpoint of step {progress.step}: {told}") from error
     _prune(folder, final)
     return final
 

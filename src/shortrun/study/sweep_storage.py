@@ -12,6 +12,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,18 @@ def heartbeat() -> int:
     return int(given)
 
 
+class _Storage(RDBStorage):
+    """Optuna's, whose sign of life may fail while the database can't be reached.
+
+    The thread that gives it would die with a traceback. The next one may get through, and whatever else a trial asks of a
+    database that is gone says so.
+    """
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with suppress(optuna.exceptions.StorageInternalError):
+            super().record_heartbeat(trial_id)
+
+
 def open_storage(url: str) -> RDBStorage:
     """The storage behind a URL, with its tables; raises UserError where there is none."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -59,7 +72,7 @@ def open_storage(url: str) -> RDBStorage:
     beat = heartbeat()
     for opening in range(1, OPENINGS + 1):
         try:
-            return RDBStorage(
+            return _Storage(
                 url,
                 engine_kwargs={"connect_args": {"timeout": 60}}
                 if url.startswith("sqlite")

@@ -25,13 +25,15 @@ PROCESS = 350_000_000
 """Bytes of a process that has loaded torch and does nothing."""
 SLACK = 1.2
 """What the allocator takes above what is asked for: peaks measured at the baseline's shape, over the sum of the tensors."""
+NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a primitive", "could not create a memory")
+"""What torch's allocator, C++ and oneDNN say where memory is short."""
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether this is what torch or Python raise where memory is short; torch has no type of its own for a CPU's."""
     said = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "bad_alloc" in said)
+        isinstance(error, RuntimeError) and any(words in said for words in NO_MEMORY)
     )
 
 
