@@ -232,8 +232,8 @@ def put_around(around: Around) -> None:
     if around.nan_at is not None:
         gradient = TrainingStep._gradient
 
-        def spoiled(self: TrainingStep, batch: Any, seed: tuple[int, int]) -> Any:
-            loss = gradient(self, batch, seed)
+        def spoiled(self: TrainingStep, batch: Any, seed: tuple[int, int], rdrop: bool) -> Any:
+            loss = gradient(self, batch, seed, rdrop)
             if seed[1] == around.nan_at:
                 next(iter(self.model.parameters())).grad.view(-1)[0] = float("nan")  # type: ignore[union-attr]
             return loss
