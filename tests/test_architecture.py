@@ -16,10 +16,11 @@ PACKAGE = Path(shortrun.__file__).parent
 # what each module of the foundation may use of it; every room may use all of them, and they use no room
 FOUNDATION: dict[str, set[str]] = {
     "errors": set(),
-    "disk": {"errors"},
+    "limits": {"errors"},
+    "disk": {"errors", "limits"},
     "cache": {"errors", "disk"},
     "recipe": {"errors", "disk"},
-    "recipe_file": {"errors", "recipe"},
+    "recipe_file": {"errors", "limits", "recipe"},
 }
 ROOMS = "text pipeline tokens model optim score runs train track study check view report export serve cli".split()
 READERS: dict[str, set[str]] = {

@@ -10,12 +10,15 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from shortrun.disk import file_sha256, json_sha256
@@ -35,6 +38,7 @@ from shortrun.runs.trained import Trained
 from shortrun.tokens.kinds import make_tokenizer
 from shortrun.train.fit import train
 from tests.conftest import EVERY_MODEL, run_command, scores_of, tiny_recipe
+from tests.hostile import damaged, plant, tried
 from tests.test_two_members import TwoMembers
 
 GPT2_SWITCHES = {"mlp": "relu2", "bias": False, "tied_head": False, "scale_embeddings": True, "layer_scale": 0.3}
@@ -309,6 +313,60 @@ def test_what_differs_is_said(exported: Callable[[str, str], Path], tmp_path: Pa
     assert done.returncode == 1
     assert told in done.stderr
     assert json.loads(done.stdout)["passed"] is False
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "parity.json", "parity.npz", "config.json", "tokenizer.json", WEIGHTS])
+def test_any_export_is_compared_or_refused(name: str, exported: Callable[[str, str], Path], tmp_path: Path) -> None:
+    """Whatever a stranger has put into an export, and made its checksums right again."""
+    out = copied(exported("gpt2", "hf"), tmp_path)
+    content, manifest = (out / name).read_bytes(), (out / MANIFEST).read_bytes()
+
+    @tried(4)
+    @given(st.data())
+    def held(data: st.DataObject) -> None:
+        (out / MANIFEST).write_bytes(manifest)
+        (out / name).write_bytes(content)
+        with suppress(ShortrunError):
+            if name.endswith(".json") and data.draw(st.integers(0, 3)):
+                tree = json.loads(content)
+                plant(data, tree)
+                if name == MANIFEST:
+                    tree = {**{key: value for key, value in tree.items() if key != "seal"}}
+                    tree["seal"] = json_sha256(tree)
+                (out / name).write_text(json.dumps(tree), encoding="utf-8")
+            else:
+                (out / name).write_bytes(data.draw(damaged(content)))
+            if name != MANIFEST:
+                resealed(out)
+            verify(out)
+
+    held()
+
+
+def test_no_code_of_an_export_runs_and_no_file_outside_is_read(
+    exported: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """Code beside the model, weights that are pickled, and files elsewhere: each is refused."""
+    out, canary = copied(exported("gpt2", "hf"), tmp_path), tmp_path / "canary"
+    config = json.loads((out / "config.json").read_text())
+    config |= {"auto_map": {"AutoModelForCausalLM": "mine.Mine", "AutoConfig": "mine.Mine"}, "model_type": "mine"}
+    (out / "config.json").write_text(json.dumps(config))
+    (out / "mine.py").write_text(f"open({str(canary)!r}, 'w')")
+    with pytest.raises(ShortrunError, match="can't be read as an export"):
+        verify(resealed(out))
+    pickled = Path(shutil.copytree(exported("gpt2", "hf"), tmp_path / "pickled"))
+    torch.save(load_file(pickled / WEIGHTS), pickled / "pytorch_model.bin")
+    manifest = read_manifest(pickled)
+    (pickled / WEIGHTS).unlink()
+    manifest["files"] = {name: sha256 for name, sha256 in manifest["files"].items() if name != WEIGHTS}
+    (pickled / MANIFEST).write_text(json.dumps({**manifest, "seal": json_sha256(manifest)}))
+    with pytest.raises(ShortrunError, match="can't be read as an export"):
+        verify(pickled)
+    manifest["files"]["../../../../../../dev/zero"] = "0" * 64
+    (pickled / MANIFEST).write_text(json.dumps({**manifest, "seal": json_sha256(manifest)}))
+    with pytest.raises(UserError, match="is no file of this folder"):
+        verify(pickled)
+    assert not canary.exists()
 
 
 def test_a_loss_that_differs_on_the_runs_documents_is_said(

@@ -30,6 +30,7 @@ from shortrun.view.alignment import aligned
 from shortrun.view.evaluate import evaluate_run
 from shortrun.view.reading import read
 from tests.conftest import run_command
+from tests.hostile import damaged, plant, tried
 from tests.serving import Served, serving, until
 
 GO_ON = threading.Event()
@@ -203,6 +204,32 @@ def test_past_a_bound_the_answer_is_a_sentence(
     answer = served.post(path, question)
     assert (answer.status, told in answer.told["error"]) == (status, True), answer.body
     assert answer.headers["content-security-policy"].startswith("default-src 'self';")
+
+
+QUESTIONS: dict[str, Any] = {
+    "/api/read": {"text": TEXT, "readers": [{"run": 0, "step": None}], "top": 3},
+    "/api/sample": {"run": 0, "prefix": "Show", "count": 1, "temperature": 1.0, "top_k": 3, "top_p": 0.9, "seed": 1},
+    "/api/documents": {"run": 0, "word": "hn", "order": "hardest", "offset": 0, "count": 3},
+}
+
+
+@pytest.mark.parametrize("path", QUESTIONS)
+def test_any_question_is_answered_or_refused_with_a_sentence(served: Served, path: str) -> None:
+    @tried(40)
+    @given(st.data())
+    def held(data: st.DataObject) -> None:
+        whole_body = json.dumps(QUESTIONS[path]).encode()
+        if data.draw(st.booleans()):
+            tree = json.loads(whole_body)
+            plant(data, tree)
+            body = json.dumps(tree).encode()
+        else:
+            body = data.draw(damaged(whole_body) | st.sampled_from([b"[" * 30_000, b"9" * 30_000, b""]))
+        answer = served.post(path, body)
+        assert answer.status in (200, 400, 413), answer.body
+        assert answer.status == 200 or answer.told["error"]
+
+    held()
 
 
 def test_the_page_and_its_files_are_all_that_is_served(served: Served) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from shortrun.errors import UserError, reason_of
+from shortrun.limits import JSON_BYTES, parse_json, read_bounded
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that at any moment either the old or the whole new content is on disk; the new one when it returns."""
     temporary = path.with_name(path.name + ".tmp")
+    if temporary.is_symlink():  # somebody laid it there, and what it points to is not ours
+        temporary.unlink()
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()
@@ -28,15 +31,12 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A file that holds one JSON object; raises UserError where it can't be read or holds something else."""
+def read_json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
+    """A file that holds one JSON object, of at most `most` bytes; raises UserError where it can't be read or holds something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_json(read_bounded(path, most))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read: {reason_of(error)}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} can't be read: it holds no JSON object")
-    return content
 
 
 def require_writable(path: Path | None) -> None:

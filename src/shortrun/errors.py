@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 
 
 class ShortrunError(Exception):
@@ -32,13 +33,26 @@ def reason_of(error: Exception) -> str:
     return str(error.strerror or error) if isinstance(error, OSError) else str(error)
 
 
+MOST_COMPARED, LONGEST_NAME, MOST_NAMED = 1_000, 200, 100
+"""Choices that a name is compared with, how long they may be, and how many of them a sentence lists."""
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """A clause naming the valid choice nearest to `name`, or all of them when none is near."""
-    choices = sorted(choices)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
+    """A clause naming the valid choice nearest to `name`, or all of them when none is near.
+
+    A table of a stranger may have a million columns, so only the first ones are looked at.
+    """
+    choices = sorted(choice for choice in islice(choices, MOST_COMPARED) if len(choice) <= LONGEST_NAME)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6) if len(name) <= LONGEST_NAME else []
     if near:
         return f"did you mean '{near[0]}'?"
-    return f"choose from {', '.join(choices)}" if choices else "there are none to choose from"
+    more = f" and {len(choices) - MOST_NAMED:,} more" if len(choices) > MOST_NAMED else ""
+    return f"choose from {', '.join(choices[:MOST_NAMED])}{more}" if choices else "there are none to choose from"
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says of an error, in one line; its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def counted(number: int, noun: str) -> str:

@@ -160,22 +160,22 @@ class BatchesConfig(Section):
     mode: Literal["stream", "shuffled", "documents"] = "shuffled"
     """"stream": one fixed stream, as Mainrun; "shuffled": documents in a new order each epoch, end to end; "documents": the
     same, one document a row, exactly as it is scored."""
-    block_size: PositiveInt = 128
+    block_size: PositiveInt = Field(128, le=2**17)
     """Tokens in a row, in "documents" at most: the longest context the model sees."""
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt = Field(64, le=2**20)
     """Rows in a step; in "documents" a step holds about batch_size * block_size tokens."""
 
 
 class ModelConfig(Section):
     """The GPT."""
 
-    n_layer: PositiveInt = 6
+    n_layer: PositiveInt = Field(6, le=1_000)
     """Transformer blocks."""
-    n_head: PositiveInt = 8
+    n_head: PositiveInt = Field(8, le=1_000)
     """Attention heads in each block."""
-    d_model: PositiveInt = 512
+    d_model: PositiveInt = Field(512, le=2**16)
     """Width of the residual stream."""
-    embedding_width: PositiveInt | None = None
+    embedding_width: PositiveInt | None = Field(None, le=2**16)
     """Width of the token embeddings where it is below d_model, to which one linear map then brings them (factorised
     embeddings); a tied head goes back through that map. Left out, they are d_model wide."""
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -209,7 +209,7 @@ class ModelConfig(Section):
     """Initial value of a learned factor for each channel of each part's output; left out, there is none."""
     qk_norm: bool = False
     """RMS-normalise each head's queries and keys, with a learned gain."""
-    members: PositiveInt = 1
+    members: PositiveInt = Field(1, le=1_000)
     """Models of this shape, each trained on the same batches as if alone; the mean of their probabilities is what is scored
     and sampled."""
 
@@ -303,11 +303,11 @@ class ScheduleConfig(Section):
 class TrainConfig(Section):
     """The training loop."""
 
-    epochs: PositiveInt = 7
+    epochs: PositiveInt = Field(7, le=1_000_000)
     """Passes over the training documents."""
     seed: int = Field(1337, ge=0, lt=2**63)
     """Seed of the initial weights, of dropout and of the order of documents (also --seed)."""
-    evals_per_epoch: PositiveInt = 3
+    evals_per_epoch: PositiveInt = Field(3, le=1_000_000)
     """Evaluations in each epoch, besides those at step 1 and at the last step."""
     checkpoint_every: PositiveInt | None = None
     """Steps between checkpoints; left out, one is made at each evaluation. The last two and the best are kept."""
@@ -329,7 +329,7 @@ class TrainConfig(Section):
     and parts of 2,048 tokens on a CPU, which take no longer there and less memory."""
     compile: Literal["off", "on", "auto"] = "off"
     """torch.compile: off; on; or auto, which says why and goes on without where it can't."""
-    threads: PositiveInt | None = None
+    threads: PositiveInt | None = Field(None, le=4_096)
     """CPU threads; left out, as many as the machine has cores. Same bits need the same number."""
     from_data: tuple[
         Literal[

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel, ValidationError
 
 from shortrun.errors import UserError, did_you_mean
+from shortrun.limits import TOML_BYTES, is_file, parse_toml, read_bounded, read_toml
 from shortrun.recipe import Reader, Recipe
 
 COMMAND_LINE = "command line"
@@ -94,14 +94,17 @@ def headline(path: Path) -> str:
 def named_file(name: str, shipped: Mapping[str, Path]) -> Path | None:
     """The file that a name stands for: a shipped one, or a path with or without .toml; None where it is neither."""
     paths = [shipped[name]] if name in shipped else [Path(name), Path(f"{name}.toml")]
-    return next((path for path in paths if path.is_file()), None)
+    path = next((path for path in paths if is_file(path)), None)
+    if path and path.stem in (".", ".."):  # what it makes is called as it is, and would lie in the folder above
+        raise UserError(f"{path} needs a name before its ending")
+    return path
 
 
 def toml_of(path: Path, what: str) -> dict[str, Any]:
     """The values of a TOML file that is to be a study, a sweep, or another `what`."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return read_toml(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"The {what} {path} can't be read: {error}") from None
 
 
@@ -230,13 +233,15 @@ def toml_value(value: Any) -> str:
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     if isinstance(value, float):
         return repr(value)  # shortest text that reads back as the same float
-    return json.dumps(value, ensure_ascii=False)
+    told = json.dumps(value, ensure_ascii=False)
+    # TOML allows no DEL, and what is not printable could steer the terminal that shows it
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in told)
 
 
 def _toml(text: str, origin: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(text)
+    except ValueError as error:
         raise UserError(f"{origin} is not valid TOML: {error}") from None
 
 
@@ -245,7 +250,7 @@ def layers_of(path: Path, seen: tuple[Path, ...] = ()) -> Layers:
     if path.resolve() in seen:
         raise UserError(f"{path} extends itself, by way of {' -> '.join(str(p) for p in seen)}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bounded(path, TOML_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The recipe {path} can't be read: {error}") from None
     own = _toml(text, str(path))
@@ -260,7 +265,7 @@ def recipe_beside(path: Path, base: Any, key: str = "extends") -> Path:
     if not isinstance(base, str):
         raise UserError(f"{path}: {key} = {base!r} must be one recipe's name or file")
     beside = path.parent / base
-    if beside.is_file() and (base.endswith(".toml") or base not in shipped_recipes()):
+    if is_file(beside) and (base.endswith(".toml") or base not in shipped_recipes()):
         return beside
     try:
         return recipe_path(str(beside) if base.endswith(".toml") else base)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from shortrun.check.events import EventLog, number, read_events, whole
 from shortrun.check.titles import REFRESHED, REVISIONS, TITLES, Revision, likely_revisions, revision_of
 from shortrun.errors import UserError
+from shortrun.runs.events import EventLog, number, read_events, whole
 
 ACCUMULATION = (
     "gradient_accumulation_steps",

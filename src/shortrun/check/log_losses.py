@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shortrun.check.events import number
 from shortrun.check.log_facts import OfficialLog, Range
 from shortrun.check.verdict import Case, Finding
+from shortrun.runs.events import number
 
 DIGITS = 9
 """Numbers of more letters than this agree only where one was copied."""

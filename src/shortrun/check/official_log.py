@@ -10,11 +10,11 @@ import math
 
 import numpy as np
 
-from shortrun.check.events import number, whole
 from shortrun.check.log_facts import OfficialLog
 from shortrun.check.titles import KINDS, bpe_tokens, likely_revisions, revision_of
 from shortrun.check.verdict import Case, Finding
 from shortrun.errors import UserError, counted
+from shortrun.runs.events import number, whole
 
 
 def epochs(run: OfficialLog, *, epochs: int) -> Finding:

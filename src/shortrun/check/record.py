@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 
-from shortrun.check.events import number, whole
 from shortrun.check.subject import Subject
 from shortrun.check.titles import revision_of
 from shortrun.check.verdict import Case, Finding
 from shortrun.errors import counted
+from shortrun.runs.events import number, whole
 
 EOS_CHARACTERS = 5
 

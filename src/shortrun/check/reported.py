@@ -6,7 +6,6 @@ from contextlib import suppress
 
 import torch
 
-from shortrun.check.events import number, whole
 from shortrun.check.subject import Subject
 from shortrun.check.verdict import Case, Finding
 from shortrun.disk import file_sha256
@@ -16,6 +15,7 @@ from shortrun.model.make import make_model
 from shortrun.recipe import LATER
 from shortrun.recipe_file import differences
 from shortrun.runs.checkpoints import newest_checkpoint, weights_sha256
+from shortrun.runs.events import number, whole
 from shortrun.runs.folder import ensemble_fingerprint, run_fingerprint
 from shortrun.runs.members import members_of
 

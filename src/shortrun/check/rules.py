@@ -18,7 +18,6 @@ epochs = 5
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from shortrun.check.registry import LOG_CHECKS, RUN_CHECKS, Check
 from shortrun.errors import UserError, did_you_mean
-from shortrun.recipe_file import named_file, toml_files
+from shortrun.recipe_file import named_file, toml_files, toml_of
 
 SHIPPED = Path(__file__).parents[1] / "rules"
 OWN_KEYS = ("name", "demands", "check")
@@ -66,10 +65,7 @@ def load_rules(name: str) -> Rules:
     if path is None:
         near = did_you_mean(Path(name).stem, shipped_rules())
         raise UserError(f"There is no set of rules '{name}': {near} (or give a .toml file)")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"The rules {path} can't be read: {error}") from None
+    content = toml_of(path, "set of rules")
     problems: list[str] = []
     for key in content.keys() - {"about", *LISTS}:
         problems.append(f"{key}: there is no such key; {did_you_mean(key, ['about', *LISTS])}")

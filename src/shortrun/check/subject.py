@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as HFTokenizer
 
-from shortrun.check.events import EventLog, read_events
 from shortrun.check.plain import DocumentLosses, StreamLoss, document_losses, stream_loss
 from shortrun.errors import ShortrunError, UserError
+from shortrun.limits import TOML_BYTES, read_bounded
 from shortrun.model.language_model import LanguageModel
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import parse_recipe
-from shortrun.runs.checkpoints import STATE, Checkpoint, newest_checkpoint, weights_sha256
+from shortrun.runs.checkpoints import Checkpoint, load_state, newest_checkpoint, weights_sha256
+from shortrun.runs.events import EventLog, read_events
 from shortrun.runs.folder import RunFolder
 from shortrun.runs.members import members_of
 from shortrun.runs.trained import Trained, load_trained
@@ -53,7 +54,7 @@ class Subject:
     def recipe_now(self) -> Recipe:
         """What recipe.toml says today."""
         try:
-            text = self.folder.recipe_file.read_text(encoding="utf-8")
+            text = read_bounded(self.folder.recipe_file, TOML_BYTES).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"recipe.toml can't be read: {error}") from None
         return parse_recipe(text, str(self.folder.recipe_file))[0]
@@ -94,11 +95,8 @@ class Subject:
     @cached_property
     def seen_D(self) -> NDArray[np.int64]:
         """How often each training document was seen, by the newest checkpoint."""
-        state = torch.load(self.checkpoint.path / STATE, map_location="cpu", weights_only=True)
-        seen = state.get("documents_seen") if isinstance(state, dict) else None
-        if not isinstance(seen, torch.Tensor):
-            raise UserError("the checkpoint does not say how often each document was seen")
-        return seen.numpy().astype(np.int64)
+        seen_D: torch.Tensor = load_state(self.checkpoint)["documents_seen"]
+        return seen_D.numpy().astype(np.int64)
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import tyro
 from rich.box import SIMPLE
@@ -11,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shortrun.cli.options import Breakdown
-from shortrun.cli.output import shortened, show, visible
+from shortrun.cli.output import say, shortened, show, visible
 from shortrun.errors import counted, positive
 
 
@@ -22,7 +21,7 @@ def breakdown(argv: list[str]) -> None:
 
     found = divided(options.run, options.split, hardest)
     for note in found.notes:
-        print(note, file=sys.stderr)
+        say(note)
     if options.json:
         print(json.dumps(found.as_dict()))
         return

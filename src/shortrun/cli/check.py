@@ -46,7 +46,7 @@ def check(argv: list[str]) -> None:
         with console.status("reading the folder") as status:  # says nothing where there is no terminal
 
             def on_rule(name: str, number: int, of: int) -> None:
-                status.update(f"rule {number} of {of}: {escape(name)}")
+                status.update(f"rule {number} of {of}: {escape(visible(name))}")
 
             verdicts = check_run(
                 subject, options.rules, deep=not options.quick, data_path=options.data.path, on_rule=on_rule

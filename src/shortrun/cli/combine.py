@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import tyro
 
 from shortrun.cli.options import Combine
-from shortrun.cli.output import show_members, show_run
+from shortrun.cli.output import say, show_members, show_run
 
 
 def combine(argv: list[str]) -> None:
@@ -20,7 +19,7 @@ def combine(argv: list[str]) -> None:
 
     def tell(event: Event) -> None:
         if isinstance(event, Note):
-            print(event.text, file=sys.stderr)
+            say(event.text)
 
     result = api.combine(options.runs, out=options.out, fit=options.fit, data_path=options.data.path, on_event=tell)
     members = members_of(RunFolder.open(result.run).manifest())

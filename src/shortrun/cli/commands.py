@@ -22,6 +22,8 @@ from shortrun.cli.dispatch import Command, chosen, elsewhere
 from shortrun.cli.options import Cache, Common, Eval, RecipesShow, Resume, Sample, recipe_command, utf8
 from shortrun.cli.output import (
     is_first_process,
+    message,
+    say,
     show_cache,
     show_evaluation,
     show_pairs,
@@ -105,12 +107,13 @@ def run(argv: list[str]) -> int:
         # what every process meets, one of them says: what was asked for, before they joined, and what is shared
         if is_first_process() or (error.process is not None and not error.shared):
             where = f" (process {error.process})" if error.process else ""
-            Console(stderr=True, highlight=False).print(f"shortrun{where}: {error}", markup=False, soft_wrap=True)
+            told = message(f"shortrun{where}: {error}")
+            Console(stderr=True, highlight=False).print(told, markup=False, soft_wrap=True)
         return error.exit_code
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"shortrun: {error}", file=sys.stderr)
+        say(f"shortrun: {error}")
         return 1
     except KeyboardInterrupt:
         print("shortrun: interrupted before anything was saved", file=sys.stderr)
@@ -175,7 +178,7 @@ def _eval(argv: list[str]) -> None:
         documents, notes = source.documents, cleaning_notes(source.changes)
     report = evaluate_run(options.run, documents, split=options.split or "validation", every=options.all)
     for note in [*notes, *report.notes]:
-        print(note, file=sys.stderr)
+        say(note)
     if options.json:
         print(json.dumps(report.as_dict(options.show)))
         return
@@ -205,7 +208,7 @@ def _sample(argv: list[str]) -> None:
     prefix = utf8(options.prefix, "--prefix")
     run = load(options.run)
     for note in run.notes:
-        print(note, file=sys.stderr)
+        say(note)
     documents = run.sample(
         options.n,
         prefix=prefix,

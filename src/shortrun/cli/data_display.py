@@ -12,12 +12,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from shortrun.cli.output import duration, shortened, show, visible
+from shortrun.cli.output import duration, message, shortened, show, visible
 from shortrun.errors import counted
 from shortrun.pipeline import runner
 
 EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
+MOST_BINS = 64
+"""Documents of 2^64 characters there are none."""
 BAR = 40
 """Characters of the longest bar of a histogram."""
 
@@ -49,7 +51,7 @@ class Preparing:
         self._bar.stop()
 
     def say(self, sentence: str) -> None:
-        self.console.print(sentence, markup=False, soft_wrap=True)
+        self.console.print(message(sentence), markup=False, soft_wrap=True)
 
     def __call__(self, at: runner.Progress) -> None:
         now = time.monotonic()
@@ -76,7 +78,7 @@ def show_corpus(folder: Path, manifest: dict[str, Any], examples: int) -> None:
         print(f"not read: {counted(number, 'file')} of the kind {visible(name)}")
     for step in manifest["steps"] if examples else ():
         for reason, found in step["reasons"].items():
-            print(f"\n{step['name']}, {visible(reason)}: {counted(found['documents'], 'document')}, such as")
+            print(f"\n{visible(step['name'])}, {visible(reason)}: {counted(found['documents'], 'document')}, such as")
             for example in found["examples"][:examples]:
                 detail = f" ({visible(example['detail'])})" if example["detail"] else ""
                 print(f"  {visible(example['place'])}{detail}")
@@ -119,7 +121,7 @@ def _lengths(manifest: dict[str, Any]) -> Table:
     table = Table("characters", "documents", "", title="length of the documents", title_justify="left", box=None)
     table.columns[1].justify = "right"
     columns = list(manifest["lengths"].values())
-    longest = max(map(len, columns))
+    longest = min(max(map(len, columns), default=0), MOST_BINS)
     bins = [sum(bins[at] for bins in columns if at < len(bins)) for at in range(longest)]
     begin = next((at for at, number in enumerate(bins) if number), 0)
     for at, number in list(enumerate(bins))[begin:]:

@@ -7,6 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from shortrun.cli.output import message
 from shortrun.train.events import Begun, Evaluated, Event, Note, StepTaken
 
 
@@ -66,7 +67,7 @@ class Display:
         self._saying = True
         try:
             while self._waiting:
-                self.console.print(self._waiting.pop(0), markup=False, soft_wrap=True)
+                self.console.print(message(self._waiting.pop(0)), markup=False, soft_wrap=True)
         finally:
             self._saying = False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import tyro
@@ -11,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shortrun.cli.options import Export, Verify
-from shortrun.cli.output import shortened, show, visible
+from shortrun.cli.output import say, shortened, show, visible
 from shortrun.errors import ShortrunError
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def export_command(argv: list[str]) -> None:
 
     made = export(options.run, options.out, options.format, options.data.path)
     for note in made.notes:
-        print(note, file=sys.stderr)
+        say(note)
     if options.json:
         print(json.dumps(made.as_dict()))
         return
@@ -43,7 +42,7 @@ def verify_command(argv: list[str]) -> None:
     else:
         _show(found, str(options.export))
     for note in found.notes:
-        print(note, file=sys.stderr)
+        say(note)
     if found.failed:
         told = "; ".join(f"{check.name} {visible(check.found)}" for check in found.failed)
         raise ShortrunError(f"{options.export} does not give what the trained model gave: {told}")

@@ -14,7 +14,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from shortrun.cli.options import Compare, Show, utf8
-from shortrun.cli.output import duration, loss_rows, show, show_members, show_pairs, width_of_output
+from shortrun.cli.output import (
+    duration,
+    loss_rows,
+    say,
+    show,
+    show_members,
+    show_pairs,
+    visible,
+    visible_lines,
+    width_of_output,
+)
 from shortrun.disk import require_writable
 from shortrun.errors import UserError, counted
 from shortrun.recipe_file import toml_value
@@ -49,7 +59,7 @@ def show_command(argv: list[str]) -> None:
     if options.chart:
         save(curves_chart({name: found.curves}, title=name), options.chart)
     for note in found.notes:
-        print(note, file=sys.stderr)
+        say(note)
     if options.json:
         print(json.dumps(found.as_dict()))
         return
@@ -77,7 +87,7 @@ def compare_command(argv: list[str]) -> None:
     if options.json:
         print(json.dumps(found.as_dict()))
     elif options.markdown:
-        print(markdown(found), end="")
+        print(visible_lines(markdown(found)), end="")
     else:
         _show_comparison(found)
 
@@ -103,7 +113,7 @@ def _show_glance(found: Glance) -> None:
     print()
     for each in found.checkpoints:
         state = "whole" if each.damage is None else f"damaged: {each.damage}"
-        print(f"checkpoint of step {each.step:,}: {each.bytes / 1e6:,.1f} MB, {state}")
+        print(f"checkpoint of step {each.step:,}: {each.bytes / 1e6:,.1f} MB, {visible(state)}")
     if not found.checkpoints:
         print("no checkpoint")
     if found.members:
@@ -216,7 +226,7 @@ def _show_comparison(found: Comparison) -> None:
         for part in cut(section, width):
             show(table_of(part, width))
     for sentence in sentences(found):
-        print(sentence)
+        print(visible_lines(sentence))
 
 
 def _value(value: Any) -> str:

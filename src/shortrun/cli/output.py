@@ -19,6 +19,7 @@ from shortrun.cache import Entry
 from shortrun.cards import CARDS, Technique
 from shortrun.errors import counted
 from shortrun.text.visible import visible as visible  # for whoever shows documents
+from shortrun.text.visible import visible_lines as visible_lines
 
 if TYPE_CHECKING:  # these import torch
     from shortrun.runs.members import Member
@@ -142,7 +143,7 @@ def show_data(manifest: dict[str, Any]) -> None:
         table.add_row(name, *(f"{number:,}" for number in numbers), split["sha256"][:12])
     show(table)
     for name, count in {**manifest["duplicates_across"], **manifest["cleaning"]}.items():
-        print(f"{name.replace('_', ' ')}: {count:,}")
+        print(f"{visible(name.replace('_', ' '))}: {count:,}")
 
 
 def show_cache(root: Path, entries: Sequence[Entry]) -> None:
@@ -165,7 +166,7 @@ def show_pairs(title: str, rows: dict[str, str]) -> None:
 
 def show(table: Table) -> None:
     """Prints a table as wide as the terminal or as COLUMNS says, and wide enough for every column where there is neither."""
-    Console(highlight=False, width=width_of_output()).print(table)
+    Console(highlight=False, width=width_of_output()).print(harmless(table))
 
 
 def width_of_output() -> int:
@@ -174,6 +175,17 @@ def width_of_output() -> int:
     if columns.isdecimal() and int(columns):
         return int(columns)
     return Console().width if sys.stdout.isatty() else 140
+
+
+def harmless(table: Table) -> Table:
+    """The table, in whose words nothing steers the terminal."""
+    if isinstance(table.title, str):
+        table.title = visible_lines(table.title)
+    for column in table.columns:
+        column._cells = [visible_lines(cell) if isinstance(cell, str) else cell for cell in column._cells]
+        if isinstance(column.header, str):
+            column.header = visible_lines(column.header)
+    return table
 
 
 def duration(seconds: float) -> str:
@@ -195,6 +207,22 @@ def loss_rows(scores: Mapping[str, Any], of_loss: str = "", of_perplexity: str =
 
 def perplexity(scores: Mapping[str, Any]) -> str:
     return "too large" if scores["perplexity"] is None else f"{scores['perplexity']:.2f}"
+
+
+MOST_LINES, MOST_CHARACTERS = 200, 2_000
+"""Of a message: a file of a stranger may be wrong in a million places, or hold one name of a million letters."""
+
+
+def say(sentence: str) -> None:
+    """Writes a message on standard error: what a file says in it can't steer the terminal, nor fill it."""
+    print(message(sentence), file=sys.stderr)
+
+
+def message(sentence: str) -> str:
+    """A message as it is shown."""
+    lines = visible_lines(sentence).split("\n")
+    told = [shortened(line, MOST_CHARACTERS) for line in lines[:MOST_LINES]]
+    return "\n".join([*told, f"... and {len(lines) - MOST_LINES:,} lines more"] if len(lines) > MOST_LINES else told)
 
 
 def shortened(text: str, most: int = 200) -> str:

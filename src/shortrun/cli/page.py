@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import tyro
 from rich.console import Console
 
 from shortrun.cli.options import Page
+from shortrun.cli.output import say
 from shortrun.view.charts import altair_library
 
 
@@ -20,7 +20,7 @@ def page(argv: list[str]) -> None:
     with Console(stderr=True, highlight=False).status("reading the run"):
         made = write_page(options.run, options.file)
     for note in made.notes:
-        print(note, file=sys.stderr)
+        say(note)
     if options.json:
         print(json.dumps(made.as_dict()))
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shortrun.cli.options import Predict, utf8
-from shortrun.cli.output import show
+from shortrun.cli.output import say, show
 from shortrun.errors import ShortrunError, UserError, counted, positive
 from shortrun.text.visible import shown_token, visible
 
@@ -47,7 +46,7 @@ def predict(argv: list[str]) -> None:
     require_chart(options.chart)
     run = load(options.run)
     for note in run.notes:
-        print(note, file=sys.stderr)
+        say(note)
     if options.val is not None:
         text = _validation_document(options.run, options.val)
     reading = run.predict(text, top=top)
@@ -89,7 +88,7 @@ def _diagnosis(run: Path, trained: Trained) -> Diagnosis | None:
     try:
         return diagnose(trained, RunFolder.open(run).corpus())
     except ShortrunError as error:
-        print(f"No diagnosis, because it needs the run's documents. {error}", file=sys.stderr)
+        say(f"No diagnosis, because it needs the run's documents. {error}")
         return None
 
 

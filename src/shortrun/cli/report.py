@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,10 @@ from rich.markup import escape
 
 from shortrun.cli.flags import taken_from
 from shortrun.cli.options import Report
+from shortrun.cli.output import message
 from shortrun.disk import require_writable, write_atomically
 from shortrun.errors import UserError, did_you_mean
+from shortrun.limits import read_toml
 from shortrun.recipe_file import named_file
 from shortrun.runs.folder import runs_near
 from shortrun.study.scale import Scale
@@ -41,7 +42,7 @@ def report(argv: list[str]) -> None:
     with Console(stderr=True, highlight=False).status("reading") as status:
 
         def tell(sentence: str) -> None:
-            status.update(escape(sentence))
+            status.update(escape(message(sentence)))
 
         subjects = _subjects(options, overrides, mistakes, tell)
         made = report_of(subjects, ["report", *argv], tell)
@@ -79,7 +80,7 @@ def _subjects(options: Any, overrides: Any, mistakes: list[str], tell: Callable[
 def _is_sweep(path: Path) -> bool:
     """Whether a file is a sweep; one that can't be read is left to the reader of studies, which says why."""
     try:
-        return "search" in tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return "search" in read_toml(path)
     except (OSError, ValueError):
         return False
 

@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 
 from shortrun.cli.options import Serve
+from shortrun.cli.output import say
 from shortrun.errors import missing_extra
 
 
@@ -28,7 +29,7 @@ def serve(argv: list[str]) -> None:
         runs = [run.as_dict() for run in playground.models.runs]
         for run in runs:
             for note in run["notes"]:
-                print(note, file=sys.stderr)
+                say(note)
         if not is_loopback(options.host):
             print(
                 f"Warning: whoever can reach {options.host} can use this page, which asks for no password and is not "

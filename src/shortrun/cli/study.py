@@ -14,7 +14,7 @@ from rich.table import Table
 from shortrun.cli.dispatch import Command, chosen
 from shortrun.cli.flags import taken_from
 from shortrun.cli.options import StudyPlan, StudyRun, StudyShow
-from shortrun.cli.output import duration, show, show_pairs
+from shortrun.cli.output import duration, message, show, show_pairs, visible_lines
 from shortrun.cli.signals import StoppedAtOnce, catching
 from shortrun.errors import counted, positive
 from shortrun.recipe_file import headline
@@ -60,7 +60,7 @@ def _ledger(study: Study, out: Path) -> Ledger:
     from shortrun.study.ledger import Ledger
 
     with Console(stderr=True, highlight=False).status("reading the study's runs") as status:
-        return Ledger(study, out, lambda sentence: status.update(escape(sentence)))
+        return Ledger(study, out, lambda sentence: status.update(escape(message(sentence))))
 
 
 def _plan(argv: list[str]) -> None:
@@ -85,7 +85,7 @@ def _plan(argv: list[str]) -> None:
     print(f"Still to do: {found.passes:,} passes, about {duration(found.seconds)} ({found.seconds_from})")
     print(f"{counted(found.workers, 'worker')} at once: up to {found.memory_bytes / 1e9:.1f} GB")
     for sentence in found.says:
-        print(sentence)
+        print(visible_lines(sentence))
 
 
 def _run(argv: list[str]) -> None:
@@ -149,7 +149,7 @@ def _tell(
         print(json.dumps(found.as_dict()))
         return
     if as_markdown:
-        print(markdown(found))
+        print(visible_lines(markdown(found)))
         return
     table = Table(title=escape(found.study), title_justify="left")
     headings, *rows = lines(found)
@@ -159,4 +159,4 @@ def _tell(
         table.add_row(*map(escape, row))
     show(table)
     for sentence in sentences(found):
-        print(sentence)
+        print(visible_lines(sentence))

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shortrun.cli.live import LiveTable
-from shortrun.cli.output import duration, show
+from shortrun.cli.output import duration, message, show, visible_lines
 from shortrun.study.sweep_events import Standing, TrialEvent
 from shortrun.view.sweep import SweepReport, number, shown, summary
 
@@ -55,8 +55,8 @@ def show_report(report: SweepReport) -> None:
     show(table)
     for trial in report.trials:
         if trial.reason:
-            print(f"trial {trial.number} failed: {trial.reason}")
-    print("\n".join(summary(report)))
+            print(message(f"trial {trial.number} failed: {trial.reason}"))
+    print(visible_lines("\n".join(summary(report))))
 
 
 def _line(event: TrialEvent, standing: Standing) -> str:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from shortrun.cli.flags import Overrides, taken_from
 from shortrun.cli.options import TokenizerOptions
-from shortrun.cli.output import shortened, show, show_pairs
+from shortrun.cli.output import say, shortened, show, show_pairs
 from shortrun.errors import ShortrunError, UserError, counted
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import COMMAND_LINE, Layers, load_recipe, named_file, shipped_recipes
@@ -79,7 +79,7 @@ def _subject(which: str, overrides: Overrides, mistakes: Sequence[str]) -> Subje
     recipe, reasons = sized(load_recipe(which, overrides, mistakes))
     for reason in reasons:
         if reason.startswith(("tokenizer.", "batches.block_size")):
-            print(reason, file=sys.stderr)
+            say(reason)
     corpus = load_corpus(recipe.data)
     return Subject(tokenizer_for(corpus, recipe.tokenizer), recipe, recipe.batches.block_size, corpus)
 
@@ -98,7 +98,7 @@ def _of_run(path: Path, overrides: Overrides, mistakes: Sequence[str]) -> Subjec
         try:
             corpus = folder.corpus()
         except ShortrunError as error:
-            print(f"Only its vocabulary can be shown, because the run's documents are gone. {error}", file=sys.stderr)
+            say(f"Only its vocabulary can be shown, because the run's documents are gone. {error}")
     return Subject(folder.tokenizer(), recipe, recipe.batches.block_size, corpus)
 
 

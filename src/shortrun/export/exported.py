@@ -54,8 +54,10 @@ class OfTransformers(Exported):
 
         bars, where = transformers.utils.logging.is_progress_bar_enabled(), str(folder.absolute())
         transformers.utils.logging.disable_progress_bar()
-        self._model = transformers.AutoModelForCausalLM.from_pretrained(where, local_files_only=True).float()
-        self._tokenizer = transformers.AutoTokenizer.from_pretrained(where, local_files_only=True)
+        # neither code of the folder's own nor weights that are pickled
+        safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        self._model = transformers.AutoModelForCausalLM.from_pretrained(where, use_safetensors=True, **safe).float()
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(where, **safe)
         if bars:
             transformers.utils.logging.enable_progress_bar()
 

@@ -21,8 +21,10 @@ from torch import Tensor
 from shortrun.disk import read_json, write_atomically, write_json
 from shortrun.errors import UserError
 from shortrun.export.formats import never_written
+from shortrun.limits import Shape, require_shape
 from shortrun.model.generate import generate
 from shortrun.model.language_model import LanguageModel
+from shortrun.runs.arrays import read_arrays
 from shortrun.runs.trained import Trained
 from shortrun.score.evaluate import document_nats
 from shortrun.score.losses import EOS_CHARACTERS
@@ -34,6 +36,13 @@ DOCUMENTS, PREFIXES, NEW_TOKENS = 20, 5, 32
 """How many documents are compared, how many prefixes are gone on from, and how far."""
 LOGITS = 2**22
 """How many logits the file holds at most, 16 MiB, but for those of each row's last position, which are always there."""
+MOST_BYTES = 2**30
+"""Of the arrays when they are read: they are compressed, and a stranger's may unfold into anything."""
+SHAPE: Shape = {
+    "titles": [{"text": str, "ids": [int], "nats": float}],
+    "greedy": [{"prefix": str, "ids": [int]}],
+}
+"""What the JSON file must hold."""
 CLEAR = 1e-3
 """Where the two likeliest tokens are closer than this, rounding may choose either, and the comparison ends."""
 JSON, ARRAYS = "parity.json", "parity.npz"
@@ -82,20 +91,26 @@ class Parity:
     def read(cls, folder: Path) -> Parity:
         """What `save` wrote; raises UserError where it is not that."""
         content = read_json(folder / JSON)
+        require_shape(content, SHAPE, folder / JSON)
+        titles, greedy = content["titles"], content["greedy"]
         try:
-            with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
-                places, logits = arrays["place_P"], arrays["logits_PV"]
-            titles = content["titles"]
-            return cls(
-                texts=tuple(title["text"] for title in titles),
-                ids=tuple(title["ids"] for title in titles),
-                nats_D=np.array([title["nats"] for title in titles]),
-                place_P=places,
-                logits_PV=logits,
-                continuations=tuple(Continuation(one["prefix"], one["ids"]) for one in content["greedy"]),
-            )
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            arrays = read_arrays(folder / ARRAYS, {"place_P": "i", "logits_PV": "f"}, MOST_BYTES)
+            places, logits = arrays["place_P"], arrays["logits_PV"]
+            if places.ndim != 1 or not len(places) or logits.ndim != 2 or len(logits) != len(places):
+                raise ValueError(f"it holds {places.shape} places and {logits.shape} logits")
+            ids = [token for one in (*titles, *greedy) for token in one["ids"]]
+            if not titles or not all(0 <= token < logits.shape[1] for token in ids):
+                raise ValueError(f"{JSON} holds ids that have no logit")
+        except (OSError, ValueError, KeyError) as error:
             raise UserError(f"The parity files of {folder} can't be read: {error}") from None
+        return cls(
+            texts=tuple(title["text"] for title in titles),
+            ids=tuple(title["ids"] for title in titles),
+            nats_D=np.array([title["nats"] for title in titles]),
+            place_P=places,
+            logits_PV=logits,
+            continuations=tuple(Continuation(one["prefix"], one["ids"]) for one in greedy),
+        )
 
 
 def parity_of(trained: Trained, documents: Documents) -> Parity:

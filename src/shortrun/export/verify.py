@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortrun.disk import file_sha256, json_sha256, read_json
-from shortrun.errors import UserError, counted
+from shortrun.errors import UserError, counted, first_line
 from shortrun.export.exported import Exported, read_exported
 from shortrun.export.formats import FORMATS, SENTENCEPIECE, require_extra
 from shortrun.export.parity import Parity, logits_at, loss_of
+from shortrun.limits import Shape, is_plain_name, require_shape, shortened
 from shortrun.model.language_model import LanguageModel
 from shortrun.runs.folder import RunFolder
 from shortrun.runs.trained import Trained, load_trained
@@ -32,6 +33,16 @@ from shortrun.tokens.pieces import Pieces
 FORMAT = 1
 """Counted up when a reader of the old format could not read the new one."""
 MANIFEST = "export.json"
+SHAPE: Shape = {
+    "files": {"*": str},
+    "run.fingerprint": str,
+    "run.step": int,
+    **dict.fromkeys(("model.block_size", "model.vocab_size", "model.eos"), int),
+    "model.never_written": [int],
+    "tokenizer.kind": str,
+    "tokenizer.differing": int,
+}
+"""What export.json must hold."""
 LOGITS_TOLERANCE, LOSS_TOLERANCE = 1e-4, 1e-5
 """The largest difference of a logit, and of a loss in nats per character."""
 DOCUMENTS = 1000
@@ -81,15 +92,26 @@ def verify(export: Path, run: Path | None = None, data_path: tuple[str, ...] = (
     files = _files(export, manifest)
     if not files.passed:  # the libraries may run into anything
         return Verification(export, (files,))
-    parity, exported = Parity.read(export), read_exported(export, manifest["format_name"], manifest["model"])
+    parity = Parity.read(export)
+    exported = read_exported(export, manifest["format_name"], manifest["model"])
     encode, notes = exported.encode, []
     if manifest["tokenizer"]["differing"]:
-        encode = Pieces.of_model((export / SENTENCEPIECE).read_bytes(), manifest["tokenizer"]["kind"]).encode_many
+        encode = _sentencepiece(export / SENTENCEPIECE, manifest["tokenizer"]["kind"]).encode_many
         notes.append(f"tokenizer.json gives some documents other ids, as the card says; {SENTENCEPIECE} is compared")
-    checks = [files, *_parity_checks(exported, encode, parity)]
+    try:
+        checks = [files, *_parity_checks(exported, encode, parity)]
+    except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:  # of a model that is not what it says
+        raise UserError(f"{export} can't be compared with its parity files: {first_line(error)}") from None
     if run:
         checks += _against(run, manifest, exported, encode, data_path)
     return Verification(export, tuple(checks), tuple(notes))
+
+
+def _sentencepiece(path: Path, kind: str) -> Pieces:
+    try:
+        return Pieces.of_model(path.read_bytes(), kind)
+    except Exception as error:  # sentencepiece raises plain exceptions for every kind of malformed file
+        raise UserError(f"{path} is no model of sentencepiece: {first_line(error)}") from None
 
 
 def read_manifest(export: Path) -> dict[str, Any]:
@@ -103,8 +125,12 @@ def read_manifest(export: Path) -> dict[str, Any]:
             f"{export} is an export of format {manifest.get('format')}; this shortrun reads format {FORMAT}"
         )
     seal = manifest.pop("seal", None)
-    if seal != json_sha256(manifest) or manifest["format_name"] not in FORMATS:
+    if seal != json_sha256(manifest) or manifest.get("format_name") not in FORMATS:
         raise UserError(f"{export / MANIFEST} has changed since it was written")
+    require_shape(manifest, SHAPE, export / MANIFEST)
+    for name in manifest["files"]:
+        if not is_plain_name(name):
+            raise UserError(f"{export / MANIFEST} is damaged: {shortened(name)} is no file of this folder")
     return manifest
 
 

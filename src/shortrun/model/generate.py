@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shortrun.errors import UserError
 from shortrun.model.language_model import Cache, LanguageModel
 
 
@@ -90,6 +91,8 @@ def generate_steps(
             cache = None
             x_BT = torch.tensor([[eos, *documents[n]][-model.block_size :] for n in going_B.tolist()])
         logits_BV = model(x_BT.to(device), cache)[:, -1].float().cpu()
+        if not logits_BV.isfinite().all():
+            raise UserError("The model's logits are no numbers, so that nothing can be drawn from them")
         logits_BV[:, banned] = -torch.inf
         next_B = _draw(logits_BV, draw, uniform_NS[going_B, step])
         on_B = next_B != eos

@@ -15,7 +15,6 @@ Steps run in the order of the sections here. A section that is left out has its 
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -61,10 +60,10 @@ class Input(Section):
         if bool(self.path) == bool(self.hub):
             raise ValueError("an input has either path or hub")
         try:
-            codecs.lookup(self.encoding)
-        except LookupError:
+            line_break = "\n".encode(self.encoding)
+        except (LookupError, UnicodeError):  # "zip" is one for Python, too, but not of text
             raise ValueError(f'encoding = "{self.encoding}" is no encoding that Python knows; try "latin-1"') from None
-        if "\n".encode(self.encoding) != b"\n":
+        if line_break != b"\n":
             raise ValueError(
                 f'encoding = "{self.encoding}" can\'t be cut at line breaks; convert such files to UTF-8 first'
             )

@@ -142,7 +142,7 @@ def _columns(path: Path, file: FoundFile, about: Input) -> list[str] | None:
     if file.kind == ".parquet":
         try:
             return list(pq.read_schema(path).names)
-        except (pa.ArrowInvalid, OSError):
+        except (pa.ArrowException, OSError, MemoryError, OverflowError):
             return None
     if file.kind not in (".csv", ".tsv", ".jsonl"):
         return None
@@ -161,11 +161,19 @@ def _columns(path: Path, file: FoundFile, about: Input) -> list[str] | None:
 def header_of(line: str, column: str, kind: str) -> tuple[list[str], str]:
     """The columns that the first line of a .csv or .tsv file names, and what separates them: a semicolon, where that finds the column."""
     for separator in ("\t",) if kind == ".tsv" else (",", ";"):
-        names = next(csv.reader([line], delimiter=separator), [])
+        names = _fields(line, separator)
         if column in names:
             return names, separator
     separator = "\t" if kind == ".tsv" else ","
-    return next(csv.reader([line], delimiter=separator), []), separator
+    return _fields(line, separator), separator
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    """The fields of one line; none where they can't be told."""
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:  # a field that is longer than the reader allows
+        return []
 
 
 def _json(line: str) -> Any:

@@ -60,7 +60,7 @@ class Plan:
     @classmethod
     def open(cls, folder: Path) -> Plan:
         """The plan of a working folder, for whoever works in it on another machine."""
-        kept = read_json(folder / RESULT)
+        kept = read_json(folder / RESULT, 2**32)
         units = tuple(Unit(**{**unit, "files": tuple(unit["files"])}) for unit in kept["units"])
         file = CorpusFile.model_validate(kept["file"])
         place = Place(folder, Path(kept["root"]))

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from shortrun.disk import read_json, write_json
 from shortrun.errors import UserError
+from shortrun.limits import require_no_link
 from shortrun.pipeline.corpus_file import CorpusFile
 from shortrun.pipeline.decisions import Decisions, decide
 from shortrun.pipeline.groups import Corpus
@@ -23,7 +24,7 @@ from shortrun.pipeline.plan import WORK, Plan, make_plan
 from shortrun.pipeline.runner import Crew
 from shortrun.pipeline.shards import ShardJob, do_shard
 from shortrun.pipeline.work import counts_of, do_unit, is_done, text_steps
-from shortrun.text.prepared import MANIFEST
+from shortrun.text.prepared import MANIFEST, open_manifest
 
 
 def prepare_corpus(
@@ -35,6 +36,7 @@ def prepare_corpus(
     asked to stop.
     """
     crew = crew or Crew()
+    require_no_link(out / WORK)  # what is left in it from other work is removed
     text_steps(file)  # a library that is missing is said at once
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -52,7 +54,7 @@ def _prepared(name: str, file: CorpusFile, out: Path, crew: Crew, replace: bool)
     begun = (out / WORK).is_dir()
     plan = make_plan(name, file, out, crew)
     if (out / MANIFEST).is_file():
-        there = read_json(out / MANIFEST)
+        there = open_manifest(out)
         if there.get("key") == plan.place.folder.name and not replace:
             clear(plan)
             return there
@@ -112,7 +114,7 @@ def finish(plan: Plan) -> dict[str, Any]:
     jobs = shard_jobs(plan)
     manifest = manifest_of(plan, Decisions.open(plan.place), [read_json(job.record) for job in jobs])
     if (plan.out / MANIFEST).is_file():  # of a corpus that is to go
-        old = read_json(plan.out / MANIFEST)["shards"]
+        old = open_manifest(plan.out)["shards"]
         (plan.out / MANIFEST).unlink()
         for shard in old:
             (plan.out / shard["name"]).unlink(missing_ok=True)

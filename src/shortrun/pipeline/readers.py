@@ -12,11 +12,13 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shortrun.errors import first_line
 from shortrun.pipeline.corpus_file import Input
 from shortrun.pipeline.files import COMPRESSED, PAGES, header_of
 from shortrun.pipeline.hub import hub_rows
 from shortrun.pipeline.records import Damage, Record
 from shortrun.pipeline.units import Unit
+from shortrun.text.files import most_unfolded
 
 BLOCK = 1 << 20
 PACKED_BLOCK = 1 << 14
@@ -45,9 +47,8 @@ def read_unit(unit: Unit, about: Input, root: Path, most_bytes: int) -> Found:
 def _guarded(name: str, records: Found) -> Found:
     try:
         yield from records
-    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
-        said = str(error).splitlines()
-        yield Damage(name, "damaged file", f"{said[0] if said else type(error).__name__}")
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, MemoryError, OverflowError) as error:
+        yield Damage(name, "damaged file", first_line(error))
 
 
 def _file(path: Path, name: str, about: Input, most_bytes: int) -> Found:
@@ -58,7 +59,7 @@ def _file(path: Path, name: str, about: Input, most_bytes: int) -> Found:
         with pa.input_stream(str(path), compression=compressed) as stream:
             content = stream.read(most_bytes + 1)
     except OSError as error:
-        yield Damage(name, "damaged file", str(error).splitlines()[0])
+        yield Damage(name, "damaged file", first_line(error))
         return
     if len(content) > most_bytes:
         yield Damage(name, "too long", f"more than {most_bytes:,} bytes")
@@ -111,7 +112,7 @@ def _rows(path: Path, unit: Unit, about: Input, most_bytes: int) -> Found:
                 groups.append(group)
                 begin = row if begin is None else begin
             row = after
-        at = begin or 0
+        at, unfolded, most = begin or 0, 0, most_unfolded(path.stat().st_size)
         for batch in file.iter_batches(
             batch_size=AT_ONCE, row_groups=groups, columns=[about.column], use_threads=False
         ):
@@ -120,7 +121,11 @@ def _rows(path: Path, unit: Unit, about: Input, most_bytes: int) -> Found:
                 for number, value in enumerate(batch.column(0)[skipped:], at + skipped + 1):
                     if number > unit.stop:
                         return
-                    yield _cell(f"{unit.files[0]}, row {number}", value, about, most_bytes)
+                    found = _cell(f"{unit.files[0]}, row {number}", value, about, most_bytes)
+                    unfolded += 1 + (len(found.content) if isinstance(found, Record) else 0)
+                    if unfolded > most:
+                        raise OSError(f"it unfolds into more than {most:,} bytes")
+                    yield found
             at += len(batch)
 
 
@@ -150,9 +155,12 @@ Lines = Iterator[tuple[int, bytes | Damage]]
 
 def _lines(stream: IO[bytes], size: int | None, unit: Unit, most_bytes: int, at_once: int) -> Lines:
     """Numbered lines with their ends; of one that is too long only its damage."""
-    number, rest, too_long = unit.first, b"", False
+    number, rest, too_long, unfolded = unit.first, b"", False, 0
     while block := stream.read(at_once if size is None else min(at_once, size)):
         size = None if size is None else size - len(block)
+        unfolded += len(block)
+        if unfolded > most_unfolded(unit.bytes):
+            raise OSError(f"it unfolds into more than {most_unfolded(unit.bytes):,} bytes")
         *whole, rest = (rest + block).split(b"\n")
         for line in whole:
             if too_long or len(line) > most_bytes:
@@ -160,7 +168,7 @@ def _lines(stream: IO[bytes], size: int | None, unit: Unit, most_bytes: int, at_
             else:
                 yield number, line + b"\n"
             number, too_long = number + 1, False
-        if len(rest) > most_bytes:
+        if too_long or len(rest) > most_bytes:
             rest, too_long = b"", True
     if too_long:
         yield number, _too_long(unit, number, most_bytes)

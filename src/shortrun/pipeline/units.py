@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from shortrun.disk import file_sha256
 from shortrun.pipeline.corpus_file import Input
 from shortrun.pipeline.files import FoundFile
+from shortrun.text.files import most_unfolded
 
 BLOCK = 1 << 20
 MOST_FILES = 1_000
@@ -89,16 +90,17 @@ def grouped(planned: list[Planned], input: int, unit_bytes: int) -> Iterator[Uni
 def _rows(path: Path, found: FoundFile, about: Input, unit_bytes: int) -> Iterator[Unit]:
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError):  # the reader says so, and counts it
+    except (pa.ArrowException, OSError, MemoryError, OverflowError):  # the reader says so, and counts it
         yield Unit(found.input, "rows", (found.name,), 0, 1, bytes=path.stat().st_size)
         return
-    rows = file.metadata.num_rows
+    rows, stored = file.metadata.num_rows, path.stat().st_size
     place = file.schema_arrow.names.index(about.column)
     size = sum(
         file.metadata.row_group(group).column(place).total_uncompressed_size
         for group in range(file.metadata.num_row_groups)
     )
-    yield from ranges(found.input, "rows", found.name, rows, size, unit_bytes)
+    size = min(max(size, 0), most_unfolded(stored))  # beyond that the reader ends
+    yield from ranges(found.input, "rows", found.name, max(rows, 0), size, unit_bytes)
 
 
 def ranges(input: int, kind: str, name: str, rows: int, size: int, unit_bytes: int) -> Iterator[Unit]:

@@ -31,6 +31,8 @@ from shortrun.pipeline.units import Unit
 
 GROUP_BYTES = 4_000_000
 """Text in a row group, which is what is in memory at any one time."""
+GROUP_ROWS = 500_000
+"""Rows of it, which as Python objects take far more than their text where that is a letter."""
 SCHEMA = pa.schema([("text", pa.string()), ("place", pa.string())])
 
 
@@ -150,7 +152,7 @@ class ShardWriter:
         """Adds a row, the text first."""
         self._rows.append(values)
         self._size += len(values[0])
-        if self._size >= GROUP_BYTES:
+        if self._size >= GROUP_BYTES or len(self._rows) >= GROUP_ROWS:
             self._flush()
 
     def _flush(self) -> None:

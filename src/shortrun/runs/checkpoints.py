@@ -11,25 +11,36 @@ import errno
 import hashlib
 import math
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 from shortrun.disk import file_sha256, json_sha256, read_json, sync, write_json
-from shortrun.errors import UserError
+from shortrun.errors import UserError, first_line
+from shortrun.limits import DEEPEST, is_plain_name, require_shape, shortened
+from shortrun.model.make import model_without_weights
+from shortrun.recipe import Recipe
 from shortrun.runs.folder import RunFolder
+from shortrun.runs.shapes import PROGRESS
 
 KEEP_LAST = 2
 FULL = 2**16
 """Free bytes below which a disk counts as full: blocks of some file systems are that large."""
+NUMBER = re.compile("[0-9]{1,18}")
+"""What a checkpoint's folder is called."""
 WEIGHTS, STATE = "model.safetensors", "state.pt"
 """Files of a checkpoint."""
+MOST_VALUES = 1_000_000
+"""In state.pt, tensors counted as one each: an optimizer has some for every parameter."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +127,14 @@ def whole_checkpoints(folder: RunFolder) -> tuple[list[Checkpoint], list[str]]:
 
 def checkpoint_steps(folder: RunFolder) -> list[int]:
     """The steps of the checkpoints that lie there, in order, without a look at whether they are whole."""
-    return sorted(int(path.name) for path in _checkpoint_paths(folder) if path.name.isdigit())
+    return sorted(int(path.name) for path in _checkpoint_paths(folder) if NUMBER.fullmatch(path.name))
 
 
 def checkpoint_of(folder: RunFolder, step: int) -> Checkpoint:
     """The checkpoint of one step; raises UserError where there is none, or a damaged one."""
-    path = next((path for path in _checkpoint_paths(folder) if path.name.isdigit() and int(path.name) == step), None)
+    path = next(
+        (path for path in _checkpoint_paths(folder) if NUMBER.fullmatch(path.name) and int(path.name) == step), None
+    )
     if path is None:
         steps = ", ".join(map(str, checkpoint_steps(folder))) or "none"
         raise UserError(f"{folder.path} has no checkpoint of step {step}; those it has kept: {steps}")
@@ -141,7 +154,7 @@ def stored_checkpoints(folder: RunFolder) -> list[StoredCheckpoint]:
         except UserError as error:
             damage = str(error)
         sizes = [file.stat().st_size for file in path.glob("*") if file.is_file()]
-        if path.is_dir() and path.name.isdigit():
+        if path.is_dir() and NUMBER.fullmatch(path.name):
             found.append(StoredCheckpoint(int(path.name), sum(sizes), damage))
     return found
 
@@ -161,17 +174,22 @@ def _verified(path: Path) -> Checkpoint:
     try:
         progress = Progress(**record["progress"])
         files: dict[str, str] = record["files"]
-        if WEIGHTS not in files:  # an ensemble of finished runs has no state to go on from
+        if WEIGHTS not in files or not all(
+            map(is_plain_name, files)
+        ):  # an ensemble of finished runs has no state to go on from
             raise KeyError
     except (KeyError, TypeError, AttributeError):
         raise UserError("checkpoint.json does not say what it should") from None
+    require_shape(record["progress"], PROGRESS, path / "checkpoint.json")
     for name, expected in files.items():
         try:
+            if not (path / name).is_file():  # reading a pipe or a device never ends
+                raise OSError("there is no such file")
             actual = file_sha256(path / name)
         except OSError as error:
             raise UserError(f"{name} can't be read ({error})") from None
         if actual != expected:
-            raise UserError(f"{name} is not what was written (sha256 {actual[:12]}, written {expected[:12]})")
+            raise UserError(f"{name} is not what was written (sha256 {actual[:12]}, written {str(expected)[:12]})")
     return Checkpoint(path, progress)
 
 
@@ -199,9 +217,11 @@ def best_selection_loss(folder: RunFolder) -> float:
 
 def _selection_loss(path: Path) -> float | None:
     try:
-        loss: float | None = read_json(path / "checkpoint.json")["progress"]["selection_loss"]
-    except (UserError, KeyError, TypeError):
+        progress = read_json(path / "checkpoint.json")["progress"]
+        require_shape(progress, PROGRESS, path)
+    except (UserError, KeyError, TypeError, AttributeError):
         return None  # damaged: not a candidate for the best
+    loss: float | None = progress["selection_loss"]
     return loss
 
 
@@ -209,9 +229,69 @@ def _checkpoint_paths(folder: RunFolder) -> list[Path]:
     return [path for path in folder.checkpoints.glob("[0-9]*") if path.is_dir() and path.suffix != ".tmp"]
 
 
+def require_weights(recipe: Recipe, vocab_size: int, checkpoint: Checkpoint, members: Sequence[Recipe] = ()) -> None:
+    """Raises UserError unless the checkpoint has the weights of that recipe's model, or of an ensemble of these members.
+
+    Looks at names and shapes alone: a recipe may ask for a model that no machine holds, and its file shows that it has none.
+    """
+    try:
+        with safe_open(checkpoint.path / WEIGHTS, "pt") as file:
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise UserError(f"{checkpoint.path / WEIGHTS} can't be read: {error}") from None
+    if sum(each.model.n_layer * each.model.members for each in members or [recipe]) <= len(stored):
+        model = model_without_weights(recipe, vocab_size, members)
+        asked = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+        differing = sorted(name for name in asked.keys() | stored.keys() if asked.get(name) != stored.get(name))
+    else:
+        asked, differing = {}, ["its layers"]
+    if differing:
+        first = differing[0]
+        raise UserError(
+            f"{checkpoint.path} holds another model's weights: {shortened(first)} is {stored.get(first, 'missing')}, not "
+            f"{asked.get(first, 'there in the recipe')}"
+        )
+
+
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Puts the weights that are scored into a model; raises RuntimeError where they are of another shape."""
     model.load_state_dict(load_file(checkpoint.path / WEIGHTS))
+
+
+def load_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What state.pt holds; raises UserError where that is no state of a run.
+
+    No code runs: torch unpickles tensors, numbers, words and containers alone. What it unpickles is no larger than the file, because
+    members that are compressed are refused, and is looked through once, because a list may hold one other list many times.
+    """
+    path = checkpoint.path / STATE
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        _require_few(state)
+        if not isinstance(state, dict) or not isinstance(state.get("documents_seen"), torch.Tensor):
+            raise ValueError("it does not say how often each document was seen")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # the unpickler raises whatever the bytes make it stumble over
+        raise UserError(f"{path} can't be read: {first_line(error)}") from None
+    return state
+
+
+def _require_few(state: Any) -> None:
+    """Raises ValueError for more values, or deeper ones, than a state of a run has."""
+    waiting, values = [(0, state)], 0
+    while waiting:
+        depth, each = waiting.pop()
+        inside = list(each.values()) if isinstance(each, dict) else each if isinstance(each, list | tuple) else ()
+        values += len(inside)
+        if values > MOST_VALUES or depth > DEEPEST:
+            raise ValueError("it has more values than a state of a run")
+        waiting += [(depth + 1, one) for one in inside]
 
 
 def weights_sha256(model: nn.Module) -> str:

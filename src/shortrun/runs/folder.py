@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import difflib
 import io
-import json
 import os
 import shutil
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,9 +26,13 @@ from numpy.typing import NDArray
 
 from shortrun.disk import json_sha256, make_folders, read_json, sync, write_atomically, write_json
 from shortrun.errors import UserError, reason_of
+from shortrun.limits import TOML_BYTES, read_bounded, require_no_link, shortened
 from shortrun.recipe import Recipe
 from shortrun.recipe_file import differences, parse_recipe, to_toml
+from shortrun.runs.arrays import read_arrays
+from shortrun.runs.events import numbered_events
 from shortrun.runs.result import Result
+from shortrun.runs.shapes import require_manifest, require_scores
 from shortrun.text.corpus import Corpus, load_corpus
 from shortrun.tokens.kinds import load_tokenizer
 from shortrun.tokens.tokenizer import Tokenizer
@@ -102,13 +104,16 @@ class RunFolder:
             what = "it has no recipe.toml" if path.is_dir() else "there is no such folder"
             hint = runs_near(path) or _listed("runs beside it", _runs_beside(path))
             raise UserError(f"{path} is not a run: {what}{hint and '; '}{hint}")
-        found = folder.manifest().get("format", 1)
+        manifest = read_json(folder.manifest_file)
+        found = manifest.get("format", 1)
         if found != FORMAT:
             age = "an older" if isinstance(found, int) and found < FORMAT else "a newer"
+            found = shortened(found)
             raise UserError(
                 f"{path} is a run of format {found}, made by {age} shortrun; this one reads format {FORMAT}. Train its "
                 "recipe anew, or read it by the version that made it"
             )
+        require_manifest(manifest, folder.manifest_file)
         return folder
 
     def recipe(self) -> Recipe:
@@ -121,7 +126,7 @@ class RunFolder:
 
     def _recipe(self) -> tuple[Recipe, list[str]]:
         try:
-            text = self.recipe_file.read_text(encoding="utf-8")
+            text = read_bounded(self.recipe_file, TOML_BYTES).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{self.recipe_file} can't be read: {reason_of(error)}") from None
         recipe, unknown = parse_recipe(text, str(self.recipe_file))
@@ -133,10 +138,9 @@ class RunFolder:
         return recipe, unknown
 
     def manifest(self) -> dict[str, Any]:
+        """What manifest.json holds; raises UserError where it is damaged."""
         manifest = read_json(self.manifest_file)
-        missing = {"recipe", "data", "tokenizer", "machine"} - manifest.keys()
-        if missing:
-            raise UserError(f"{self.manifest_file} is damaged: it lacks {', '.join(sorted(missing))}")
+        require_manifest(manifest, self.manifest_file)
         return manifest
 
     def fingerprint(self) -> str:
@@ -177,10 +181,17 @@ class RunFolder:
         return tokenizer
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """Every event of metrics.jsonl, in order."""
-        with self.metrics_file.open(encoding="utf-8") as lines:
-            for line in lines:
-                yield json.loads(line)
+        """Every event of metrics.jsonl, in order; raises UserError at a line that holds none, and OSError."""
+        for place, event in numbered_events(self.metrics_file):
+            if event is None:
+                raise UserError(f"{self.metrics_file}, line {place}: it holds no event")
+            yield event
+
+    def require_own(self) -> None:
+        """Raises UserError where something that training writes to is a link: it may only write inside the folder."""
+        inside = [*self.path.iterdir(), *(self.checkpoints.iterdir() if self.checkpoints.is_dir() else ())]
+        for path in sorted(inside):
+            require_no_link(path)
 
     def write_result(self, result: Result) -> None:
         """Writes nats.npz and then scores.json, so that scores are never there without their nats."""
@@ -201,20 +212,33 @@ class RunFolder:
         sync(self.path)
 
     def scores(self) -> dict[str, Any] | None:
-        """What scores.json holds; None while there is none."""
-        return read_json(self.scores_file) if self.scores_file.exists() else None
+        """What scores.json holds; None while there is none. Raises UserError where it is damaged."""
+        if not self.scores_file.exists():
+            return None
+        scores = read_json(self.scores_file)
+        require_scores(scores, self.scores_file)
+        return scores
 
     def nats(self, split: str = "validation") -> Nats:
         """The scores of each document of `validation` or `tuning` at the last step; raises UserError while there are none."""
+        names = {split: "f", f"{split}_characters": "i"}
         try:
-            with np.load(self.nats_file, allow_pickle=False) as arrays:
-                return Nats(arrays[split], arrays[f"{split}_characters"])
+            # they are stored as they are, so that what they take is in the file
+            arrays = read_arrays(self.nats_file, names, self.nats_file.stat().st_size)
         except OSError as error:
             raise UserError(f"{self.nats_file} can't be read: {reason_of(error)}") from None
         except KeyError:
             raise UserError(f"{self.nats_file} holds no {split} documents") from None
-        except (EOFError, TypeError, ValueError, zipfile.BadZipFile):
-            raise UserError(f"{self.nats_file} is damaged: it is no archive of arrays") from None
+        except ValueError as error:
+            raise UserError(f"{self.nats_file} is damaged: {error}") from None
+        nats_D, characters_D = arrays.values()
+        if nats_D.ndim != 1 or nats_D.shape != characters_D.shape or not len(nats_D):
+            raise UserError(
+                f"{self.nats_file} is damaged: it holds {nats_D.shape} nats and {characters_D.shape} characters"
+            )
+        if not (np.isfinite(nats_D).all() and (characters_D > 0).all()):
+            raise UserError(f"{self.nats_file} is damaged: it holds what is no loss of a document")
+        return Nats(nats_D.astype(np.float64), characters_D.astype(np.int64))
 
     def finished_scores(self) -> dict[str, Any] | None:
         """What scores.json holds of a run that has taken all its steps; None where it or nats.npz is missing or damaged.

@@ -23,6 +23,7 @@ class MetricsLog:
     """Appends events to a run's metrics.jsonl, and keeps every other process from training the run meanwhile."""
 
     def __init__(self, folder: RunFolder) -> None:
+        folder.require_own()
         if not folder.metrics_file.exists():
             folder.metrics_file.touch()
             sync(folder.path)
@@ -35,7 +36,8 @@ class MetricsLog:
 
         Returns a sentence where the file has lost lines since the checkpoint; it then goes on after the last whole one.
         """
-        content = self._path.read_bytes()[:keep_bytes]
+        with self._path.open("rb") as file:
+            content = file.read(keep_bytes)
         kept = content.rfind(b"\n") + 1
         self._file.truncate(kept)
         self._file.seek(kept)

@@ -13,7 +13,14 @@ from shortrun.model.generate import Draw, generate_steps
 from shortrun.model.language_model import LanguageModel
 from shortrun.model.make import make_model
 from shortrun.recipe import Recipe
-from shortrun.runs.checkpoints import Checkpoint, checkpoint_of, load_weights, newest_checkpoint, whole_checkpoints
+from shortrun.runs.checkpoints import (
+    Checkpoint,
+    checkpoint_of,
+    load_weights,
+    newest_checkpoint,
+    require_weights,
+    whole_checkpoints,
+)
 from shortrun.runs.folder import RunFolder
 from shortrun.runs.members import members_of
 from shortrun.tokens.tokenizer import Tokenizer
@@ -132,12 +139,9 @@ def _load_once(folder: RunFolder, find: Callable[[RunFolder], _Found]) -> list[T
         raise UserError("\n".join([f"{folder.path} has no whole checkpoint to load.", *damaged]))
     models = []
     for checkpoint in checkpoints:
+        require_weights(recipe, tokenizer.vocab_size, checkpoint, members)
         with repeatable(recipe.train.threads):  # weights are drawn before they are read
             model = make_model(recipe, tokenizer.vocab_size, tokenizer.eos, members)
-        try:
-            load_weights(model, checkpoint)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise UserError("\n".join([f"{checkpoint.path} holds another model's weights: {reason}", *notes])) from None
+        load_weights(model, checkpoint)
         models.append(Trained(recipe, tokenizer, model.to(device).eval(), checkpoint.progress.step, (*notes, *damaged)))
     return models

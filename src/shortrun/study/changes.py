@@ -25,6 +25,11 @@ class Change:
     more_seeds: tuple[int, ...] = ()
     """Seeds beyond the study's, of this step and of what it is compared with."""
 
+    @property
+    def values_each(self) -> int:
+        """How many values each of its fields takes in a grid."""
+        return len(next(value for fields in self.values.values() for value in fields.values()))
+
 
 def read_changes(given: Sequence[Mapping[str, Any]], *, is_grid: bool) -> tuple[list[Change], list[str]]:
     """The changes that a study file may have, and a sentence for each that it may not."""

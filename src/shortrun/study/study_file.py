@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,6 +45,8 @@ from shortrun.study.scale import Scale
 from shortrun.study.scaled import Overrides, Scaled, base_of, checked_file, scaled, shipped_or_mine
 
 SHIPPED = Path(__file__).parents[1] / "studies"
+
+MOST_RUNS = 10_000
 
 Form = Literal["ladder", "ablation", "grid"]
 
@@ -108,7 +111,7 @@ def load_study(
     scale = _scale(file, (overrides or {}).get("scale", {}), problems, origin)
     problems += _without_effect(path, file, flags, scale, origin)
     base = base_of(path, file, flags, origin)
-    made = []
+    made: list[Row] = []
     rows = list(_rows(path, file, problems))
     seeds = _seeds(file, rows)
     for number, (title, reason, reference, laid) in enumerate(rows):
@@ -158,6 +161,8 @@ def _rows(path: Path, file: _File, problems: list[str]) -> Iterator[tuple[str, s
     names = Counter([base, *(change.name for change in changes)])
     problems += [f'{path}: {count} rows are called "{name}"' for name, count in names.items() if count > 1]
     if file.form == "grid":
+        if prod(change.values_each for change in changes) * len(file.seeds) > MOST_RUNS:
+            raise UserError(f"{path} asks for more than {MOST_RUNS:,} runs")
         yield from ((name_of(combined), "", 0, combined) for combined in combinations(changes))
         return
     for number, change in enumerate(changes, 1):

@@ -43,6 +43,8 @@ from shortrun.study.search_space import Searched, searched
 SHIPPED = Path(__file__).parents[1] / "sweeps"
 MANY = 1000
 """Combinations of corners that are all checked; of more, each pair of fields is."""
+MOST = 20_000
+"""Combinations that are tried at most, which takes a minute."""
 GATES = {reader.gate for reader in READ_BY.values()}
 
 Draw = Callable[[Searched], Any]
@@ -167,7 +169,10 @@ def _too_few(file: SweepFile, search: Sequence[Searched]) -> list[str]:
 def _refused(sweep: Sweep) -> Iterator[str]:
     """What is wrong with the recipes at the corners of the search space, and a sentence for each field that none of them reads."""
     never_read = {field.name for field in sweep.search}
-    for corner in _corners(sweep.search):
+    for number, corner in enumerate(_corners(sweep.search)):
+        if number == MOST:
+            yield f"[search] has more than {MOST:,} combinations of values to try: give ranges, or shorter lists"
+            return
         drawn = _at(sweep, corner)
         never_read -= drawn.keys()
         try:

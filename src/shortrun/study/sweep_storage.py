@@ -115,7 +115,8 @@ def _parsed(url: str) -> URL:
 
 
 def _shown(url: str) -> str:
-    return _parsed(url).render_as_string(hide_password=True)
+    """The URL without its password, nor anything behind a question mark, where drivers take passwords, too."""
+    return _parsed(url).set(query={}).render_as_string(hide_password=True)
 
 
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:

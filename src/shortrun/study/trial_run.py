@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 
+from shortrun.errors import UserError
 from shortrun.recipe import Recipe
 from shortrun.runs.checkpoints import newest_checkpoint
 from shortrun.runs.folder import RunFolder, find_run, free_path
@@ -88,9 +89,9 @@ class TrialRun:
         # its threads too, which its bits depend on; only its data may have moved
         moved = before.changed("data", path=self.recipe.data.path)
         self.recipe = moved.changed("tokenizer", path=self.recipe.tokenizer.path)
-        with suppress(OSError, ValueError):  # a process that was killed may have left no log yet, or half a line
+        with suppress(OSError, UserError):  # a process that was killed may have left no log yet, or half a line
             for event in found.metrics():
-                if event["event"] == "validation_step" and event["tuning_loss"] is not None:
+                if event["event"] == "validation_step" and event.get("tuning_loss") is not None:
                     self._report(event["step"], event["max_steps"], event["tuning_loss"])
                     self.at = Progress(event["step"], event["max_steps"], tuning_loss=event["tuning_loss"])
         self.scores = found.finished_scores()

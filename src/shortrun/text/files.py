@@ -1,7 +1,8 @@
 """Reading a column of text from a file: .parquet, .csv, .tsv, .jsonl, .txt, each also .gz.
 
 A file that can't be what its name says is refused with a sentence. Broken UTF-8 in text files becomes U+FFFD and is
-counted: a few bad bytes should not cost a corpus, and nothing is lost silently.
+counted: a few bad bytes should not cost a corpus, and nothing is lost silently. A small file that unfolds into a huge one is
+refused while it does, because its memory has to be bounded by its size.
 """
 
 from __future__ import annotations
@@ -24,11 +25,25 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shortrun.errors import UserError, did_you_mean
+from shortrun.errors import UserError, did_you_mean, first_line
+from shortrun.limits import shortened
 from shortrun.text.documents import Documents
 
 BINARY_SHARE = 0.1
 """A text file in whose first 64 KiB more than this share of bytes can't be text is taken for binary."""
+
+
+UNFOLDED, TIMES = 2**26, 50
+"""A file may unfold into 64 MiB, or into so many times its own size. Text shrinks to a third or a tenth when it is compressed."""
+ROWS_AT_ONCE = 16
+"""Of a Parquet file, which may hold one long text once and name it in every row; more at once are no faster."""
+SHOWN = 100
+"""Characters of a value that a sentence shows."""
+
+
+def most_unfolded(stored: int) -> int:
+    """The bytes that a file of so many may unfold into."""
+    return max(UNFOLDED, TIMES * stored)
 
 
 def read_column(path: Path, column: str, counts: Counter[str]) -> tuple[Documents, str]:
@@ -67,10 +82,22 @@ def _reader(path: Path) -> Callable[[Path, bytes, str, Counter[str]], Iterator[s
 
 
 def _unzipped(path: Path, stored: bytes) -> bytes:
+    most = most_unfolded(len(stored))
     try:
-        return gzip.decompress(stored)
+        with gzip.open(io.BytesIO(stored)) as file:
+            content = file.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not a whole gzip file: {error}") from None
+    if len(content) > most:
+        raise _too_large(path, len(stored))
+    return content
+
+
+def _too_large(path: Path, stored: int) -> UserError:
+    return UserError(
+        f"{path} has {stored:,} bytes and unfolds into more than {most_unfolded(stored):,}, as no text does: it is refused "
+        "because that may have no end"
+    )
 
 
 def _text(path: Path, content: bytes, counts: Counter[str]) -> str:
@@ -151,10 +178,17 @@ def _parquet(path: Path, content: bytes, column: str, _: Counter[str]) -> Iterat
             kind = kind.value_type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
             raise UserError(f"{path}: column '{column}' holds {kind}, not text")
-        for batch in file.iter_batches(columns=[column]):
-            yield from batch.column(0).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} is not a whole Parquet file: {str(error).splitlines()[0]}") from None
+        most, unfolded = most_unfolded(len(content)), file.metadata.num_rows
+        if unfolded > most:  # a row takes a byte at least
+            raise _too_large(path, len(content))
+        for batch in file.iter_batches(columns=[column], batch_size=ROWS_AT_ONCE):
+            for text in batch.column(0).to_pylist():
+                unfolded += len(text or "")
+                if unfolded > most:
+                    raise _too_large(path, len(content))
+                yield text
+    except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
+        raise UserError(f"{path} is not a whole Parquet file: {first_line(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: column '{column}' holds broken UTF-8: {error}") from None
 
@@ -167,7 +201,7 @@ def _index(path: Path, column: str, names: list[str], where: str = "") -> int:
 
 def _string(value: Any, where: str, column: str) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise UserError(f"{where}: '{column}' holds {value!r}, not text")
+        raise UserError(f"{where}: '{column}' holds {shortened(value, SHOWN)}, not text")
     return value
 
 

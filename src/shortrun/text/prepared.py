@@ -17,13 +17,30 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shortrun.disk import file_sha256, read_json
-from shortrun.errors import UserError, did_you_mean
+from shortrun.errors import UserError, did_you_mean, first_line
+from shortrun.limits import Shape, is_plain_name, require_shape, shortened
 from shortrun.text.cleaning import cleaned
 from shortrun.text.documents import Documents
+from shortrun.text.files import ROWS_AT_ONCE, most_unfolded
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 COLUMNS = ["text", "group"]
+STEP: Shape = {
+    **dict.fromkeys(("name", "about"), str),
+    **dict.fromkeys(("documents_in", "characters_in", "documents_out", "characters_out", "changed"), int),
+    "reasons": {"*": {"documents": int, "characters": int, "examples": [{"place": str, "detail": str, "text": str}]}},
+}
+SHAPE: Shape = {
+    **dict.fromkeys(("name", "about", "sha256"), str),
+    "splits": {"*": dict.fromkeys(("documents", "characters", "bytes", "groups"), int)},
+    "shards": [dict.fromkeys(("name", "split", "sha256"), str)],
+    "inputs": [{"name": str}],
+    "not_read": {"*": int},
+    "steps": [STEP],
+    "lengths": {"*": [int]},
+}
+"""What a manifest must hold."""
 SCRATCH = "unordered.arrow"
 
 
@@ -44,6 +61,10 @@ def open_manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(path)
     if manifest.get("format") != FORMAT or not isinstance(manifest.get("shards"), list):
         raise UserError(f"{path} is no manifest of a prepared corpus, or one of another version of shortrun")
+    require_shape(manifest, SHAPE, path)
+    for shard in manifest["shards"]:
+        if not is_plain_name(shard["name"]):  # --replace removes it
+            raise UserError(f"{path} is damaged: {shortened(shard['name'])} is no file of this folder")
     return manifest
 
 
@@ -94,15 +115,30 @@ def _batches(
             raise UserError(
                 f"{path} is missing or not what {MANIFEST} says; `shortrun data prepare --replace` makes it anew"
             )
+        for rows, groups in _rows(path):
+            kept = [
+                (text.encode(), group)
+                for row, group in zip(rows, groups, strict=True)
+                for text in cleaned([row], changes, normalise)
+            ]
+            yield [text for text, _ in kept], [group for _, group in kept]
+
+
+def _rows(path: Path) -> Iterator[tuple[list[str | None], list[int]]]:
+    """The documents of a shard and their groups, some at a time; raises UserError for what is no shard."""
+    unfolded, most = 0, most_unfolded(path.stat().st_size)
+    try:
         with pq.ParquetFile(path) as file:
-            for number in range(file.num_row_groups):
-                batch = file.read_row_group(number, columns=COLUMNS, use_threads=False)
-                kept = [
-                    (text.encode(), group)
-                    for row, group in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
-                    for text in cleaned([row], changes, normalise)
-                ]
-                yield [text for text, _ in kept], [group for _, group in kept]
+            kinds = {name: file.schema_arrow.field(name).type for name in COLUMNS}
+            if kinds != {"text": pa.string(), "group": pa.int64()}:
+                raise OSError("its columns are others")
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=COLUMNS, use_threads=False):
+                unfolded += batch.nbytes
+                if unfolded > most:
+                    raise OSError(f"it unfolds into more than {most:,} bytes")
+                yield batch.column("text").to_pylist(), batch.column("group").to_pylist()
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError, MemoryError, OverflowError) as error:
+        raise UserError(f"{path} is no shard of a corpus: {first_line(error)}") from None
 
 
 def _order(group_D: NDArray[np.int64], counts: list[int], seed: int | None, wanted: int | None) -> NDArray[np.int64]:

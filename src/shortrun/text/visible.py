@@ -10,6 +10,11 @@ def visible(document: str) -> str:
     )
 
 
+def visible_lines(text: str) -> str:
+    """The same of a text of several lines, which stay lines."""
+    return "\n".join(visible(line) for line in text.split("\n"))
+
+
 def shown_token(token: str) -> str:
     """A token with its spaces made visible too."""
     return visible(token).replace(" ", "\u2423")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shortrun.cache import cached
 from shortrun.errors import UserError
+from shortrun.limits import read_bounded
 from shortrun.recipe import TokenizerConfig
 from shortrun.text.corpus import Corpus
 from shortrun.text.documents import Documents
@@ -35,6 +36,8 @@ def _learned(vocab_size: int) -> float:
     return float(4.36 * (vocab_size / 16_000) ** 0.18)
 
 
+MOST_BYTES = 2**28
+"""Of a tokenizer's file: a million entries take 50 MB."""
 KINDS = {
     "bpe": Kind(train_bpe, "tokenizers", _learned),
     "unigram": Kind(train_pieces, "sentencepiece", _learned),
@@ -77,7 +80,7 @@ def _fitted_on(corpus: Corpus, settings: TokenizerConfig) -> Documents:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Reads a tokenizer file: one written by `save`, or a BPE of the `tokenizers` library with our special tokens."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, MOST_BYTES).decode()
         return Pieces(text) if "kind" in json.loads(text) else BPE(text)
     except FileNotFoundError:
         raise UserError(f"There is no tokenizer file {path}") from None

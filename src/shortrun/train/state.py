@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from shortrun.runs.checkpoints import STATE, WEIGHTS, Checkpoint, load_weights
+from shortrun.errors import UserError, first_line
+from shortrun.runs.checkpoints import STATE, WEIGHTS, Checkpoint, load_state, load_weights, require_weights
 from shortrun.train.assembly import Assembly
 
 
@@ -38,13 +39,19 @@ def write_weights(model: nn.Module, folder: Path) -> None:
 
 def read_state(parts: Assembly, checkpoint: Checkpoint) -> NDArray[np.int64]:
     """Puts a checkpoint's weights and optimizer state into the parts of a run; returns how often each document was seen."""
-    state = torch.load(checkpoint.path / STATE, map_location="cpu", weights_only=True)
-    parts.optimizer.load_state_dict(state["optimizer"])
+    state = load_state(checkpoint)
+    require_weights(parts.recipe, parts.prepared.tokenizer.vocab_size, checkpoint)
     load_weights(parts.scored, checkpoint)
-    if parts.average is not None:
-        parts.average.n_averaged.fill_(checkpoint.progress.step)
-        parts.model.load_state_dict(state["weights"])
     seen_D: Tensor = state["documents_seen"]
+    try:
+        parts.optimizer.load_state_dict(state["optimizer"])
+        if parts.average is not None:
+            parts.average.n_averaged.fill_(checkpoint.progress.step)
+            parts.model.load_state_dict(state["weights"])
+        if seen_D.dtype != torch.int64 or seen_D.shape != (len(parts.prepared.train),):
+            raise ValueError("it counts other documents")
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{checkpoint.path / STATE} is not of this run: {first_line(error)}") from None
     return seen_D.numpy()
 
 

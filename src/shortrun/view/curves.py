@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortrun.errors import UserError, reason_of
+from shortrun.runs.events import numbered_lines
 from shortrun.runs.folder import RunFolder
 
 MOST_POINTS = 2_000
@@ -26,6 +27,8 @@ ALL_POINTS = 6_000
 """Points that all of a chart's curves get together, half a megabyte in a page; 30 runs have 200 each, about one for a pixel."""
 WINDOW = 0.01
 """Share of a run's steps, to either side, over which its training loss is averaged for a chart."""
+MOST_NAMED = 10
+"""Lines that can't be read and are named one by one."""
 MEASURED = ("elapsed_time", "loss", "lr", "grad_norm")
 """What is read of a training step besides its number and its tokens."""
 
@@ -117,7 +120,8 @@ def read_curves(run: Path) -> Curves:
     steps_N, tokens_N, seconds_N, loss_N, lr_N, grad_norm_N = columns
     notes = []
     if damaged:
-        numbers = ", ".join(f"line {number}" for number in damaged)
+        numbers = ", ".join(f"line {number}" for number in damaged[:MOST_NAMED])
+        numbers += f" and {len(damaged) - MOST_NAMED:,} more" if len(damaged) > MOST_NAMED else ""
         notes.append(f"{folder.metrics_file}: left out, because no event can be read in it: {numbers}")
     if not folder.metrics_file.exists():
         notes.append(f"{folder.metrics_file} is missing, so nothing is known of the run's steps")
@@ -156,22 +160,19 @@ def thinned(count: int, most: int = MOST_POINTS) -> NDArray[np.int64]:
 def _events(path: Path, damaged: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each readable event with the number of its line; the numbers of the others go into `damaged`."""
     try:
-        content = path.read_bytes()
+        for number, line in numbered_lines(path):
+            try:
+                event = json.loads(line, parse_constant=_finite, parse_float=_finite)
+            except (ValueError, RecursionError):
+                event = None
+            if isinstance(event, dict):
+                yield number, event
+            else:
+                damaged.append(number)
     except FileNotFoundError:
         return
     except OSError as error:
         raise UserError(f"{path} can't be read: {reason_of(error)}") from None
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            event = json.loads(line, parse_constant=_finite, parse_float=_finite)
-        except (ValueError, RecursionError):
-            event = None
-        if isinstance(event, dict):
-            yield number, event
-        else:
-            damaged.append(number)
 
 
 def _finite(word: str) -> float:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shortrun.errors import UserError
 from shortrun.runs.trained import Trained
 from shortrun.score.losses import EOS_CHARACTERS
 from shortrun.score.predictions import predictions
@@ -136,6 +137,10 @@ def read_each(trained: Trained, texts: Sequence[str], top: int = 10) -> list[Rea
     documents = EncodedDocuments.of((ids[:-1] for ids in encoded), tokenizer.eos)
     with trained.computing():
         for at_C, targets_C, p_CV, nats_C in predictions(trained.model, documents):
+            if not nats_C.isfinite().all():
+                raise UserError(
+                    "The model's predictions are no numbers: its weights have grown without end, or were damaged"
+                )
             best_p_CK, best_CK = (each.cpu() for each in p_CV.topk(min(top, p_CV.shape[-1])))
             columns = (targets_C, nats_C, _ranks(p_CV, targets_C), best_CK, best_p_CK)
             for at, token, nats, rank, best_K, best_p_K in zip(

@@ -9,8 +9,8 @@ from shortrun.text.visible import visible
 
 
 def plain_cell(text: str) -> str:
-    """Text that can't be taken for the border of a Markdown table."""
-    return " ".join(text.replace("|", "\\|").split())
+    """Text that can't be taken for the border of a Markdown table, nor for a link or an element of HTML."""
+    return re.sub(r"([|<>\[\]`])", r"\\\1", visible(" ".join(text.split())))
 
 
 def literal_cell(document: str) -> str:

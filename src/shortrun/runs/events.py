@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,21 +44,35 @@ class EventLog:
         return (event for event in self.events if event["event"] == name)
 
 
+def numbered_events(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Each line that is not blank, by its number from 1, as the event that it holds; None where it holds none.
+
+    Raises OSError.
+    """
+    return ((place, _event(line)) for place, line in numbered_lines(path))
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a log that are not blank, by their numbers from 1; of one that is too long, its beginning. Raises OSError."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is no regular file")
+    with path.open("rb") as file:
+        yield from _lines(file)
+
+
 def read_events(path: Path) -> EventLog:
     """Reads a log; raises UserError where the file can't be read or holds no event at all."""
     events: list[dict[str, Any]] = []
     runs = unreadable = 0
     try:
-        with path.open("rb") as file:
-            for line in _lines(file):
-                event = _event(line)
-                if event is None:
-                    unreadable += 1
-                    continue
-                if event["event"] == BEGINNING:
-                    runs += 1
-                    events = []
-                events.append(event)
+        for _, event in numbered_events(path):
+            if event is None:
+                unreadable += 1
+                continue
+            if event["event"] == BEGINNING:
+                runs += 1
+                events = []
+            events.append(event)
     except OSError as error:
         raise UserError(f"The log {path} can't be read: {error.strerror or error}") from None
     if not events:
@@ -66,14 +81,16 @@ def read_events(path: Path) -> EventLog:
     return EventLog(tuple(events), max(runs, 1), unreadable)
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines that are not blank; of one that is too long, only its beginning, which is then no JSON."""
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, with their numbers; of one that is too long, only its beginning, which is then no JSON."""
+    place = 0
     while line := file.readline(LONGEST_LINE):
+        place += 1
         rest = line
         while len(rest) == LONGEST_LINE and not rest.endswith(b"\n"):
             rest = file.readline(LONGEST_LINE)
         if line.strip():
-            yield line
+            yield place, line
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
