@@ -25,6 +25,7 @@ PLAIN = {
 }  # fmt: skip
 OFF = {
     'train.compile = "off"',
+    'tokenizer.case = "kept"',
     'schedule.weight_decay = "constant"',
     'optim.decay = "all"',
     'optim.sharpness = "none"',

@@ -40,7 +40,10 @@ RECORD = ["7 epochs", "seed 1337", "data", "share", "evaluation untouched", "no 
 MODES = ("stream", "shuffled", "documents")
 ARCHITECTURE: dict[str, dict[str, Any]] = {
     "every switch": {"model": EVERY_MODEL, "optim": {"sharpness": "sam"}, "train": {"rdrop": 0.1, "ema": 0.9}},
-    "pieces": {"tokenizer": {"kind": "unigram", "vocab_size": 400}, "batches": {"mode": "documents", "block_size": 8}},
+    "pieces": {
+        "tokenizer": {"kind": "unigram", "vocab_size": 400, "case": "factored"},
+        "batches": {"mode": "documents", "block_size": 8},
+    },
     "members": {"model": {"members": 2}, "train": {"rdrop": 0.1}},
 }
 

@@ -104,6 +104,7 @@ SWITCHES = {
     "batches.block_size": Switch((12,)),
     "batches.batch_size": Switch((12,)),
     "tokenizer.kind": Switch(("unigram", "character", "gpt2"), {"tokenizer.vocab_size": 400}, "ids"),
+    "tokenizer.case": Switch(("factored",), {}, "ids"),
     "tokenizer.vocab_size": Switch((400,), {}, "ids"),
     "tokenizer.fit_on": Switch(("train+validation",), {"tokenizer.vocab_size": 400}, "ids"),
     "tokenizer.byte_alphabet": Switch(("seen",), {}, "ids"),

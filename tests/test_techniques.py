@@ -426,6 +426,7 @@ SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
     "label smoothing": {"train": {"label_smoothing": 0.1}},
     "ema": {"train": {"ema": 0.9}},
     "unigram": {"tokenizer": {"kind": "unigram", "vocab_size": 400}},
+    "case factored out": {"tokenizer": {"kind": "unigram", "vocab_size": 400, "case": "factored"}},
     "characters": {"tokenizer": {"kind": "character", "vocab_size": 270}},
     "whole pieces": {"tokenizer": {"vocab_size": 300, "whole_pieces": ["GPT-4", "C++"]}},
     "lion": {"optim": {"name": "lion", "weight_decay": 0.1}, "schedule": {"weight_decay": "cosine"}},

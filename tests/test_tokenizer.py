@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HFTokenizer
 
 from shortrun.errors import UserError
+from shortrun.export.fast_tokenizer import require_fast
 from shortrun.recipe import TokenizerConfig
+from shortrun.serve.page_tokenizer import tokenizer_facts
 from shortrun.text.corpus import load_corpus
 from shortrun.text.documents import Documents
 from shortrun.tokens.bpe import train_bpe
+from shortrun.tokens.factored import Factored
 from shortrun.tokens.kinds import load_tokenizer, make_tokenizer, tokenizer_for
 from shortrun.tokens.tokenizer import Tokenizer
 from tests.conftest import tiny_recipe
@@ -29,6 +32,8 @@ KINDS = {
     "bpe with whole pieces": TokenizerConfig(vocab_size=400, whole_pieces=WHOLE),
     "unigram": TokenizerConfig(kind="unigram", vocab_size=400),
     "unigram with whole pieces": TokenizerConfig(kind="unigram", vocab_size=400, whole_pieces=WHOLE),
+    "bpe without case": TokenizerConfig(vocab_size=400, case="factored"),
+    "unigram without case": TokenizerConfig(kind="unigram", vocab_size=400, case="factored"),
     "character": TokenizerConfig(kind="character", vocab_size=280),
     "few characters": TokenizerConfig(kind="character", vocab_size=260),
     "gpt2": TokenizerConfig(kind="gpt2"),
@@ -58,6 +63,8 @@ def test_any_text_comes_back(tokenizer: Tokenizer, document: str) -> None:
 def test_the_texts_of_its_tokens_are_the_document(tokenizer: Tokenizer, document: str) -> None:
     ids = tokenizer.encode(document)
     assert "".join(tokenizer.texts_of(ids)) == document
+    if isinstance(tokenizer, Factored):  # whose pieces are lower-cased
+        return
     spelled = b"".join(tokenizer.bytes_of(token) for token in ids)
     assert spelled in (document.encode(), b" " + document.encode())
     assert all(
@@ -78,6 +85,48 @@ def test_half_characters_and_spaces_are_shown_as_they_are(titles: list[str]) -> 
         (word,) = tokenizer.encode("x small")[len(tokenizer.encode("x")) :]
         assert tokenizer.piece(word) == " small"
         assert not tokenizer.is_fallback(word)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_factored_case_is_in_marks_and_not_in_pieces(kind: Literal["bpe", "unigram"], titles: list[str]) -> None:
+    settings = TokenizerConfig(kind=kind, vocab_size=600, case="factored")
+    tokenizer = make_tokenizer(["Show the apple", "The Apple of the Show", "show the Apple"] * 20 + titles, settings)
+    for text, mode in (("The Apple", "<headline>"), ("The apple", "<sentence>"), ("the Apple", "<headline>")):
+        ids = tokenizer.encode(text)
+        pieces = [tokenizer.piece(token) for token in ids]
+        assert pieces[0].strip() == mode
+        told = "".join(pieces[1:])
+        assert told.replace("<other case>", "") == " the apple"
+        assert told.count("<other case>") == {"The Apple": 0, "The apple": 0, "the Apple": 1}[text]
+        assert b"".join(tokenizer.bytes_of(token) for token in ids[1:]) == b" the apple"
+        assert tokenizer.texts_of(ids)[0] == ""
+        *before, last = ids
+        added = tokenizer.text_after(before, last)
+        assert text.endswith(added)
+        assert tokenizer.decode(before) + added == text
+    assert tokenizer.encode("") == []
+    assert tokenizer.decode([]) == ""
+    assert "\N{LATIN LETTER DENTAL CLICK}" not in tokenizer.decode(range(tokenizer.vocab_size)), (
+        "whatever a model writes"
+    )
+    assert tokenizer.letters_spelled_by(frozenset("aß")) == frozenset("aAß")
+
+
+def test_what_others_read_does_not_hold_factored_case(titles: list[str]) -> None:
+    tokenizer = make_tokenizer(titles, KINDS["unigram without case"])
+    with pytest.raises(UserError, match="can't be exported, because the `tokenizers` library"):
+        require_fast(tokenizer)
+    with pytest.raises(UserError, match="its script can't put the case back"):
+        tokenizer_facts(tokenizer)
+
+
+def test_a_tokenizer_of_other_rules_is_refused(titles: list[str], tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(titles, KINDS["bpe without case"])
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert load_tokenizer(tmp_path / "tokenizer.json").sha256 == tokenizer.sha256
+    (tmp_path / "later.json").write_text(tokenizer.serialised.replace('"case": 1', '"case": 2'))
+    with pytest.raises(UserError, match="factors case by rules 2, and this version knows rules 1"):
+        load_tokenizer(tmp_path / "later.json")
 
 
 AWKWARD = [
@@ -142,7 +191,7 @@ def test_in_bpes_joined_text_a_written_end_mark_is_one(titles: list[str]) -> Non
     assert joined(bpe, ["a<eos>b"]).count(bpe.eos) == 2
 
 
-@pytest.mark.parametrize("kind", ["bpe", "bpe with whole pieces", "unigram", "unigram with whole pieces", "character"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("bytes", "few characters", "gpt2")])
 def test_training_is_deterministic(kind: str, titles: list[str]) -> None:
     settings = KINDS[kind]
     assert make_tokenizer(titles, settings).sha256 == make_tokenizer(titles, settings).sha256

@@ -37,10 +37,11 @@ list of such values, or {"*": kind} for an object of such values and {"name": ki
 
 def read_bounded(path: Path, most: int) -> bytes:
     """The whole of a regular file; raises OSError for what is none, such as a pipe, or has more than `most` bytes."""
-    if not stat.S_ISREG(path.stat().st_mode):
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
         raise OSError("it is no regular file")
     with path.open("rb") as file:
-        content = file.read(most + 1)
+        content = file.read(min(found.st_size, most) + 1)  # Python takes as much memory before it reads
     if len(content) > most:
         raise OSError(f"it has more than {most:,} bytes")
     return content

@@ -106,6 +106,9 @@ class TokenizerConfig(Section):
     vocabulary. All spell what they do not know in bytes."""
     vocab_size: int = Field(16_000, ge=4, le=1_000_000)
     """Entries asked for, special tokens and bytes included; a small corpus may yield fewer. GPT-2's has 50,257."""
+    case: Literal["kept", "factored"] = "kept"
+    """bpe, unigram: whether "The" and "the" are two words, or one with the case factored out: a token says whether the document
+    is written like a headline or a sentence, and a mark which words differ from that. Every document comes back exactly."""
     fit_on: Literal["train", "train+validation"] = "train"
     """The documents that it is learned from; Mainrun's baseline uses both splits."""
     byte_alphabet: Literal["all", "seen"] = "all"
@@ -136,6 +139,11 @@ class TokenizerConfig(Section):
                 raise ValueError('tokenizer.whole_pieces can\'t be added to tokenizer.kind = "gpt2", which is learned')
         elif self.path is not None:
             raise ValueError(f'tokenizer.kind = "{self.kind}" is learned and does not read tokenizer.path')
+        if self.case == "factored" and self.kind in ("bpe", "unigram") and self.whole_pieces:
+            raise ValueError(
+                'tokenizer.case = "factored" spells words without their capitals, so tokenizer.whole_pieces would not be found: '
+                "leave one of them out"
+            )
         bad = [piece for piece in self.whole_pieces if piece != piece.strip() or not piece.isprintable() or not piece]
         bad += [piece for piece in self.whole_pieces if piece in ("<pad>", "<eos>", "<unk>")]
         if bad:
@@ -413,6 +421,7 @@ READ_BY: dict[str, Reader] = {
     "data.val_frac": Reader("data.source", ("hackernews", "file", "synthetic")),
     "data.heldout_titles": Reader("data.source", ("hackernews", "file", "synthetic")),
     "tokenizer.fit_on": Reader("tokenizer.kind", ("bpe", "unigram", "character")),
+    "tokenizer.case": Reader("tokenizer.kind", ("bpe", "unigram")),
     "tokenizer.byte_alphabet": Reader("tokenizer.kind", ("bpe",)),
     "model.rope_base": Reader("model.positions", ("rotary",)),
     "optim.head_lr_factor": Reader("model.tied_head", (False,)),
@@ -429,7 +438,8 @@ READ_BY: dict[str, Reader] = {
 """Fields that only some values of another field make use of."""
 
 LATER: dict[str, Any] = {
-    "model.embedding_width": None, "model.members": 1, "model.word_replacement": 0.0, "optim.embedding_lr_factor": 1.0, "optim.head_lr_factor": 1.0,
+    "tokenizer.case": "kept", "model.embedding_width": None, "model.members": 1, "model.word_replacement": 0.0,
+    "optim.embedding_lr_factor": 1.0, "optim.head_lr_factor": 1.0,
     "optim.gain_lr_factor": 1.0, "train.rdrop_from": 0.0,
 }  # fmt: skip
 """Fields that came after format 3 of run folders, with the value that every run before them had: the fingerprint leaves

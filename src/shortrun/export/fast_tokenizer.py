@@ -22,8 +22,10 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from tokenizers import Tokenizer as HFTokenizer
 
 from shortrun.disk import write_json
+from shortrun.errors import UserError
 from shortrun.text.documents import Documents
 from shortrun.tokens.bpe import BPE
+from shortrun.tokens.factored import Factored
 from shortrun.tokens.pieces import SPACE, Pieces
 from shortrun.tokens.tokenizer import Tokenizer
 
@@ -48,6 +50,15 @@ def fast_tokenizer(tokenizer: Tokenizer) -> HFTokenizer:
     )
     fast.encode_special_tokens = True
     return fast
+
+
+def require_fast(tokenizer: Tokenizer) -> None:
+    """Raises UserError for a tokenizer that the library can't hold."""
+    if isinstance(tokenizer, Factored):
+        raise UserError(
+            'tokenizer.case = "factored" can\'t be exported, because the `tokenizers` library, by which others read a '
+            "tokenizer, can't put the case back"
+        )
 
 
 def write_fast_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None:

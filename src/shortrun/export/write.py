@@ -20,7 +20,7 @@ from shortrun import __version__
 from shortrun.disk import file_sha256, json_sha256, sync, write_json
 from shortrun.errors import ShortrunError, UserError, did_you_mean
 from shortrun.export.card import write_card
-from shortrun.export.fast_tokenizer import begins_with_a_space, differing, fast_tokenizer
+from shortrun.export.fast_tokenizer import begins_with_a_space, differing, fast_tokenizer, require_fast
 from shortrun.export.formats import FORMATS, SENTENCEPIECE, never_written, require_extra
 from shortrun.export.parity import parity_of
 from shortrun.export.verify import FORMAT, MANIFEST, Verification, validation_documents, verify
@@ -59,6 +59,7 @@ def export(run: Path, out: Path, format: str = "hf", data_path: tuple[str, ...] 
         raise UserError(f"There is no format '{format}': {did_you_mean(format, FORMATS)}")
     folder, trained = RunFolder.open(run), load_trained(run)
     name = FORMATS[format].name_for(trained)
+    require_fast(trained.tokenizer)
     require_extra(format)
     _require_free(out, run)
     documents = validation_documents(folder, trained, data_path)

@@ -46,21 +46,23 @@ def _on_one_thread(trained: Trained) -> Trained:
 
 
 def _reading(trained: Trained, reading: Reading) -> dict[str, Any]:
+    ids = [token.id for token in reading.tokens]
     tokens = [
-        {**token.as_dict(), "guesses": [_guess(trained, guess, first=at == 0) for guess in token.guesses]}
+        {**token.as_dict(), "guesses": [_guess(trained, guess, ids[:at]) for guess in token.guesses]}
         for at, token in enumerate(reading.tokens)
     ]
     told = {"step": reading.step, "nats": reading.nats, "characters": reading.characters, "loss": reading.loss}
     return {**told, "tokens": tokens}
 
 
-def _guess(trained: Trained, guess: Guess, *, first: bool) -> dict[str, Any]:
-    """A guess, with the text that it adds: None where that is a part of a character, or the document's end."""
+def _guess(trained: Trained, guess: Guess, before: Sequence[int]) -> dict[str, Any]:
+    """A guess, with the text that it adds to the ids before: None where that is a part of a character, a mark, or the
+    document's end."""
     tokenizer = trained.tokenizer
     special = guess.id in (tokenizer.eos, tokenizer.pad, tokenizer.unk)
     text = None
     if not special and not tokenizer.is_fallback(guess.id):
-        text = tokenizer.texts_of([guess.id])[0] if first else guess.token
+        text = tokenizer.text_after(before, guess.id) or None
     told = {"id": guess.id, "token": guess.token, "probability": guess.probability}
     return {**told, "text": text, "end": guess.id == tokenizer.eos}
 

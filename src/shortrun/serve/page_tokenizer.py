@@ -10,6 +10,7 @@ import numpy as np
 
 from shortrun.errors import UserError
 from shortrun.tokens.bpe import BPE, GPT2_WORDS
+from shortrun.tokens.factored import Factored
 from shortrun.tokens.pieces import Pieces
 from shortrun.tokens.tokenizer import Tokenizer
 
@@ -32,6 +33,8 @@ def tokenizer_facts(tokenizer: Tokenizer) -> dict[str, Any]:
         "pad": tokenizer.pad,
         "unk": tokenizer.unk,
     }
+    if isinstance(tokenizer, Factored):
+        raise UserError("A page can't hold tokenizer.case = \"factored\", because its script can't put the case back")
     if isinstance(tokenizer, BPE):
         return {"kind": "bpe", **common, **_bpe(tokenizer)}
     if isinstance(tokenizer, Pieces):

@@ -11,10 +11,11 @@ from pathlib import Path
 from shortrun.cache import cached
 from shortrun.errors import UserError
 from shortrun.limits import read_bounded
-from shortrun.recipe import TokenizerConfig
+from shortrun.recipe import LATER, READ_BY, TokenizerConfig
 from shortrun.text.corpus import Corpus
 from shortrun.text.documents import Documents
 from shortrun.tokens.bpe import BPE, gpt2, train_bpe
+from shortrun.tokens.factored import Factored
 from shortrun.tokens.pieces import Pieces, train_pieces
 from shortrun.tokens.tokenizer import Tokenizer
 
@@ -48,7 +49,10 @@ KINDS = {
 
 def make_tokenizer(documents: Iterable[str], settings: TokenizerConfig) -> Tokenizer:
     """The tokenizer a recipe names: learned from documents, or GPT-2's own."""
-    return KINDS[settings.kind].make(documents, settings)
+    kind = KINDS[settings.kind]
+    if settings.case == "factored" and settings.kind in READ_BY["tokenizer.case"].values:
+        return Factored.learned(documents, lambda texts: kind.make(texts, settings))
+    return kind.make(documents, settings)
 
 
 def tokenizer_for(corpus: Corpus, settings: TokenizerConfig) -> Tokenizer:
@@ -57,7 +61,12 @@ def tokenizer_for(corpus: Corpus, settings: TokenizerConfig) -> Tokenizer:
         return make_tokenizer((), settings)
     library = KINDS[settings.kind].library
     made_from = {
-        "settings": settings.model_dump(mode="json"),
+        # without fields that came later, so that what was made before them is found
+        "settings": {
+            name: value
+            for name, value in settings.model_dump(mode="json").items()
+            if LATER.get(f"tokenizer.{name}", ...) != value
+        },
         "corpus": corpus.sha256,
         "ranges": corpus.ranges,
         library: version(library),
@@ -66,7 +75,7 @@ def tokenizer_for(corpus: Corpus, settings: TokenizerConfig) -> Tokenizer:
     def build(folder: Path) -> None:
         make_tokenizer(_fitted_on(corpus, settings), settings).save(folder / "tokenizer.json")
 
-    about = f"{settings.kind} {settings.vocab_size}"
+    about = f"{settings.kind} {settings.vocab_size}" + (" without case" if settings.case == "factored" else "")
     return load_tokenizer(cached("tokenizer", made_from, about, build) / "tokenizer.json")
 
 
@@ -80,11 +89,17 @@ def _fitted_on(corpus: Corpus, settings: TokenizerConfig) -> Documents:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Reads a tokenizer file: one written by `save`, or a BPE of the `tokenizers` library with our special tokens."""
     try:
-        text = read_bounded(path, MOST_BYTES).decode()
-        return Pieces(text) if "kind" in json.loads(text) else BPE(text)
+        return _read(read_bounded(path, MOST_BYTES).decode())
     except FileNotFoundError:
         raise UserError(f"There is no tokenizer file {path}") from None
     except UserError:
         raise
     except Exception as error:  # both libraries raise plain exceptions for every kind of malformed file
         raise UserError(f"{path} is not a tokenizer file: {error}") from None
+
+
+def _read(serialised: str) -> Tokenizer:
+    tree = json.loads(serialised)
+    if "case" in tree:
+        return Factored.read(serialised, _read)
+    return Pieces(serialised) if "kind" in tree else BPE(serialised)

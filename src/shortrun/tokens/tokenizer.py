@@ -68,6 +68,14 @@ class Tokenizer(ABC):
             texts[-1] += decoder.decode(b"", final=True)
         return texts
 
+    def text_after(self, ids: Sequence[int], token: int) -> str:
+        """What an id adds to the text of a document's first ids, if it follows them and is whole characters."""
+        return self.piece(token) if ids else self.texts_of([token])[0]
+
+    def letters_spelled_by(self, letters: frozenset[str]) -> frozenset[str]:
+        """The letters of text that pieces with these letters spell."""
+        return letters
+
     def encode(self, document: str) -> list[int]:
         """Ids of one document, without its end."""
         return self.encode_many([document])[0]

@@ -122,7 +122,9 @@ class Vocabulary:
             np.array([len(data) == 1 for data in spelled]),
             fallback_V,
             np.array([len(text) for text in texts]),
-            frozenset("".join(text for text, counts in zip(texts, whole, strict=True) if counts)),
+            tokenizer.letters_spelled_by(
+                frozenset("".join(text for text, counts in zip(texts, whole, strict=True) if counts))
+            ),
         )
 
 
