@@ -20,7 +20,10 @@ class Server:
 
     def __init__(self) -> None:
         found = [*Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), shutil.which("pg_ctl")]
-        programs = [Path(program) for program in found if program and Path(program).with_name("initdb").exists()]
+        programs = [Path(program).resolve() for program in found if program]
+        programs = [
+            program for program in programs if all(program.with_name(name).exists() for name in ("initdb", "psql"))
+        ]
         root = hasattr(os, "geteuid") and os.geteuid() == 0
         if not programs or (root and not shutil.which("setpriv")):
             raise NoServer("PostgreSQL (initdb and pg_ctl) is not installed")
