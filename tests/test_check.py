@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,7 +37,16 @@ from shortrun.train import assembly
 from shortrun.train.fit import train
 from tests.conftest import EVERY_MODEL, ROOT, run_command, tiny_recipe
 
-RECORD = ["7 epochs", "seed 1337", "data", "share", "evaluation untouched", "no pretrained weights", "no augmentation"]
+RECORD = [
+    "7 epochs",
+    "seed 1337",
+    "data",
+    "share",
+    "evaluation untouched",
+    "scores agree",
+    "no pretrained weights",
+    "no augmentation",
+]
 MODES = ("stream", "shuffled", "documents")
 ARCHITECTURE: dict[str, dict[str, Any]] = {
     "every switch": {"model": EVERY_MODEL, "optim": {"sharpness": "sam"}, "train": {"rdrop": 0.1, "ema": 0.9}},
@@ -95,7 +105,7 @@ def assert_all_kept(verdicts: dict[str, Verdict], but: Sequence[str] = ()) -> No
 @pytest.mark.parametrize("mode", MODES)
 def test_an_honest_run_keeps_every_rule(mode: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
     verdicts = judged(whole(mode), tmp_path)
-    assert len(verdicts) == len(RUN_CHECKS)
+    assert len(verdicts) == len(RUN_CHECKS) - 1, "Mainrun limits nothing"
     assert_all_kept(verdicts)
 
 
@@ -117,7 +127,7 @@ def test_mainruns_own_rules_on_a_run_that_is_none_of_its(whole: Callable[[str], 
     assert list(verdicts) == RECORD
     assert verdicts == {
         "7 epochs": "broken", "seed 1337": "kept", "data": "unknown", "share": "broken", "evaluation untouched": "kept",
-        "no pretrained weights": "kept", "no augmentation": "kept",
+        "scores agree": "kept", "no pretrained weights": "kept", "no augmentation": "kept",
     }  # fmt: skip
 
 
@@ -179,15 +189,49 @@ def test_a_loss_below_what_the_checkpoint_gives(less: float, run: Path, tmp_path
 
 
 def test_an_own_loss_below_what_the_checkpoint_gives(run: Path, tmp_path: Path) -> None:
+    """In scores.json alone, then with all that follows from it, then in nats.npz, too."""
     edit(run / "scores.json", lambda scores: scores.update(loss=scores["loss"] - 0.01))
-    assert broken(judged(run, tmp_path)) == {"own loss"}
+    verdicts = judged(run, tmp_path)
+    assert broken(verdicts) == {"scores agree", "own loss"}
+    assert "scores.json says loss" in verdicts["scores agree"].evidence
+
+    def all_alike(scores: dict[str, Any]) -> None:
+        scores["nats"] *= 0.99
+        scores["loss"] = scores["nats"] / scores["characters"]
+        scores["bits_per_byte"] *= 0.99
+        scores["perplexity"] = math.exp(scores["nats"] / scores["targets"])
+
+    edit(run / "scores.json", all_alike)
+    assert "nats.npz sums up to" in judged(run, tmp_path, deep=False)["scores agree"].evidence
+    arrays = dict(np.load(run / "nats.npz"))
+    total = json.loads((run / "scores.json").read_text())["nats"]
+    arrays["validation"] *= total / arrays["validation"].sum()
+    np.savez(run / "nats.npz", **arrays)
+    assert broken(judged(run, tmp_path)) == {"own loss", "one pass, left to right"}
 
 
 def test_nats_of_documents_that_are_not_the_models(run: Path, tmp_path: Path) -> None:
     arrays = dict(np.load(run / "nats.npz"))
     arrays["validation"] = arrays["validation"] * 0.9
     np.savez(run / "nats.npz", **arrays)
-    assert broken(judged(run, tmp_path)) == {"own loss", "one pass, left to right"}
+    assert broken(judged(run, tmp_path)) == {"scores agree", "own loss", "one pass, left to right"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "verdict", "evidence"),
+    [
+        ("epochs = 2\npasses = 100000\nloss = 9.0", "kept", "epochs 2"),
+        ("epochs = 1.5", "broken", "epochs 2 is above 1.5"),
+        ("parameters = 10\nofficial_loss = 0.1", "broken", "is above 10; official_loss"),
+        ("", "unknown", "the rule limits nothing"),
+    ],
+)
+def test_limits(limits: str, verdict: str, evidence: str, run: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "limits.toml"
+    rules.write_text(f'about = "x"\n[[rule]]\nname = "small"\ndemands = "Small."\ncheck = "limits"\n{limits}\n')
+    found = check_run(run, str(rules))[0]
+    assert found.verdict == verdict
+    assert evidence in found.evidence
 
 
 def test_documents_seen_altered(run: Path, tmp_path: Path) -> None:
@@ -311,7 +355,7 @@ def test_a_tokenizer_that_was_exchanged(run: Path, tmp_path: Path) -> None:
 
 def test_a_denominator_that_is_too_large(run: Path, tmp_path: Path) -> None:
     edit(run / "scores.json", lambda scores: scores.update(characters=scores["characters"] + 500))
-    assert broken(judged(run, tmp_path)) == {"evaluation untouched", "denominator"}
+    assert broken(judged(run, tmp_path)) == {"evaluation untouched", "scores agree", "denominator"}
 
 
 def test_titles_that_were_changed(titles_file: Path, tmp_path: Path) -> None:
@@ -547,7 +591,7 @@ def test_a_hostile_record_never_crashes_it(
         verdicts = check_run(run, rules, deep=deep)
     except UserError:
         return
-    assert len(verdicts) == (len(RUN_CHECKS) if deep else len(RECORD))
+    assert len(verdicts) == (len(RUN_CHECKS) - 1 if deep else len(RECORD))
 
 
 def test_the_command(run: Path, tmp_path: Path) -> None:
@@ -561,8 +605,16 @@ def test_the_command(run: Path, tmp_path: Path) -> None:
     edit(run / "scores.json", lambda scores: scores.update(seed=7))
     done = run_command("check", run, "--rules", rules, "--quick")
     assert done.returncode == 1
-    assert "6 kept, 1 broken, 0 can't be checked" in done.stdout
+    assert "7 kept, 1 broken, 0 can't be checked" in done.stdout
     assert "1 rule broken: seed 1337" in done.stderr
+
+
+def test_what_is_not_known_fails_where_that_is_asked(run: Path, tmp_path: Path) -> None:
+    rules = rules_for(run, tmp_path)
+    done = run_command("check", run, "--rules", rules, "--strict")
+    assert done.returncode == 1
+    assert "1 rule can't be checked: revision of the data" in done.stderr
+    assert run_command("check", run, "--rules", rules, "--strict", "--quick").returncode == 0
 
 
 def test_titles_in_the_evidence_are_shown_safely(tmp_path: Path) -> None:
@@ -638,7 +690,9 @@ def test_ones_own_rules_are_checked(run: Path, tmp_path: Path) -> None:
 
 def test_every_check_is_made_by_mainruns_rules_and_described() -> None:
     rules = load_rules("mainrun")
-    assert {id(rule.check) for rule in rules.run} == {id(check) for check in RUN_CHECKS.values()}
+    assert {id(rule.check) for rule in rules.run} == {
+        id(check) for name, check in RUN_CHECKS.items() if name != "limits"
+    }
     assert {id(rule.check) for rule in rules.log} == {id(check) for check in LOG_CHECKS.values()}
     assert all(check.judge.__doc__ for check in (*RUN_CHECKS.values(), *LOG_CHECKS.values()))
     page = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")

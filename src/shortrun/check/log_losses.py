@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shortrun.check.log_facts import OfficialLog, Range
 from shortrun.check.verdict import Case, Finding
+from shortrun.errors import counted
 from shortrun.runs.events import number
 
 DIGITS = 9
@@ -36,7 +37,14 @@ def coverage(run: OfficialLog, *, at_least: float, baseline_span: int, baseline_
     )
     own = (run.span, run.vocab_size) == (baseline_span, baseline_vocab)
     case.holds(own or covered >= at_least, told)
-    on_edge = f" ({spans.low:.0f} or {spans.high:.0f} spans)" if spans.low != spans.high else ""
+    on_edge = ""
+    if spans.low != spans.high:
+        by_count = [
+            (count, min(count * run.span / tokens, 1.0)) for count in range(int(spans.low), int(spans.high) + 1)
+        ]
+        on_edge = "; on edge: " + ", ".join(
+            f"{count} spans are {share:.1%}, which makes {loss / share:.4f}" for count, share in by_count if share
+        )
     return case.finding(told + on_edge + (", as in the task's own geometry" if own and covered < at_least else ""))
 
 
@@ -87,7 +95,9 @@ def last_step(run: OfficialLog) -> Finding:
             which = f", which is the lowest, of step {at_lowest:,}" if _same(value, lowest) else ""
             case.against.append(f"{where} is {value:g}{which}, but the last step has {last:.4f}")
     said = (
-        f"; {len(claims)} claimed losses agree" if claims else "; what was reported elsewhere does not stand in a log"
+        f"; {counted(len(claims), 'claim')} of it {'agrees' if len(claims) == 1 else 'agree'}"
+        if claims
+        else "; what was reported elsewhere does not stand in a log"
     )
     return case.finding(
         f"{last:.4f} is of step {total:,}, the last (the lowest of {len(known)} is {lowest:.4f}, of step {at_lowest:,}){said}"

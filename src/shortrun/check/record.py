@@ -10,9 +10,10 @@ import math
 
 from shortrun.check.subject import Subject
 from shortrun.check.titles import revision_of
-from shortrun.check.verdict import Case, Finding
+from shortrun.check.verdict import Case, Finding, shown
 from shortrun.errors import counted
 from shortrun.runs.events import number, whole
+from shortrun.score.losses import perplexity
 
 EOS_CHARACTERS = 5
 
@@ -158,6 +159,61 @@ def evaluation_untouched(run: Subject) -> Finding:
         f"all {counted(len(evaluations), 'evaluation')} in the log score {coverage:.1%} of the targets over {characters:,} "
         "characters, as the geometry gives, and the last is the one reported"
     )
+
+
+def scores_agree(run: Subject) -> Finding:
+    """Held against themselves: `loss`, bits per byte and perplexity are one sum of nats, that of nats.npz, over what scores.json counts.
+
+    Whoever changes a loss and forgets what follows from it is found; `own_loss` recomputes the sum from the weights.
+    """
+    case, scores = Case(), run.scores
+    nats, nats_D = scores["nats"], run.folder.nats().nats_D
+    follows = {
+        "loss": nats / scores["characters"],
+        "bits_per_byte": nats / math.log(2) / scores["bytes"],
+        "perplexity": perplexity(nats / scores["targets"]),
+        "documents": len(nats_D),
+    }
+    for name, value in follows.items():
+        said = scores[name]
+        case.holds(
+            said == value or (said is not None and value is not None and math.isclose(said, value, rel_tol=1e-9)),
+            f"scores.json says {name} {_told(said)}, but its own nats give {_told(value)}",
+        )
+    summed = float(nats_D.sum())
+    case.holds(
+        math.isclose(summed, nats, rel_tol=1e-9),
+        f"scores.json says nats {nats:.6g}, but nats.npz sums up to {summed:.6g}",
+    )
+    return case.finding(
+        f"{nats:,.1f} nats of {len(nats_D):,} documents make loss {_told(follows['loss'])}, bits per byte and perplexity"
+    )
+
+
+def _told(value: float | None) -> str:
+    return "none" if value is None else f"{value:.6g}"
+
+
+def limits(
+    run: Subject,
+    *,
+    epochs: float | None = None,
+    passes: int | None = None,
+    parameters: int | None = None,
+    loss: float | None = None,
+    official_loss: float | None = None,
+) -> Finding:
+    """Held against the scores: none of what the rule limits may be above its limit. `own_loss` and others recompute them."""
+    case, told = Case(), []
+    asked = {"epochs": epochs, "passes": passes, "parameters": parameters, "loss": loss, "official_loss": official_loss}
+    for name, most in asked.items():
+        if most is not None:
+            found = run.scores[name]
+            case.holds(found <= most, f"{name} {shown(found)} is above {shown(most)}")
+            told.append(f"{name} {shown(found)}")
+    if not told:
+        case.unsaid.append("the rule limits nothing: give it epochs, passes, parameters, loss or official_loss")
+    return case.finding(", ".join(told))
 
 
 def first_loss(run: Subject, *, at_least: float) -> Finding:

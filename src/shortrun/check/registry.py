@@ -26,6 +26,8 @@ RUN_CHECKS: dict[str, Check] = {
     "data": Check(record.data),
     "share": Check(record.share),
     "evaluation_untouched": Check(record.evaluation_untouched),
+    "scores_agree": Check(record.scores_agree),
+    "limits": Check(record.limits),
     "first_loss": Check(record.first_loss, of_training=True),
     "no_augmentation": Check(record.no_augmentation, of_training=True),
     "whole_record": Check(reported.whole_record, deep=True),

@@ -25,7 +25,7 @@ STYLES = {"kept": "green", "broken": "bold red", "unknown": "yellow"}
 
 
 class RulesBroken(ShortrunError):
-    """At least one rule is broken; exit code 1."""
+    """At least one rule is broken, or with --strict can't be checked; exit code 1."""
 
 
 def check(argv: list[str]) -> None:
@@ -38,6 +38,8 @@ def check(argv: list[str]) -> None:
     if options.official_log:
         if options.reported is not None and not math.isfinite(options.reported):
             raise UserError(f"--reported {options.reported} must be a number")
+        if options.quick:
+            raise UserError("--quick is about a run folder: a log is read in moments")
         verdicts = check_log(options.official_log, options.rules, reported=options.reported)
     else:
         if options.reported is not None:
@@ -56,8 +58,14 @@ def check(argv: list[str]) -> None:
     else:
         _show(subject, verdicts)
     broken = [verdict.rule for verdict in verdicts if verdict.verdict == "broken"]
-    if broken:
-        raise RulesBroken(f"{counted(len(broken), 'rule')} broken: {', '.join(broken)}")
+    unknown = [verdict.rule for verdict in verdicts if verdict.verdict == "unknown"] if options.strict else []
+    told = [
+        f"{counted(len(rules), 'rule')} {what}: {', '.join(rules)}"
+        for rules, what in ((broken, "broken"), (unknown, "can't be checked"))
+        if rules
+    ]
+    if told:
+        raise RulesBroken("; ".join(told))
 
 
 def _show(subject: Path, verdicts: list[Verdict]) -> None:

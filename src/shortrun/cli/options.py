@@ -205,7 +205,8 @@ class TokenizerOptions(Common):
 class Check(Common):
     """Say, rule by rule, what a run has kept or broken, and what can't be known, with the evidence.
 
-    Exit code 1 when a rule is broken. With --json, a list of `rule`, `verdict` (kept, broken, unknown) and `evidence`.
+    Exit code 1 when a rule is broken, or with --strict can't be checked. With --json, a list of `rule`, `verdict` (kept,
+    broken, unknown) and `evidence`.
     """
 
     run: Annotated[Positional[Path | None], arg(metavar="RUN", help="The run folder.")] = None
@@ -216,6 +217,9 @@ class Check(Common):
     reported: Annotated[float | None, arg(help="The loss that is reported of that log's run.")] = None
     quick: Annotated[
         bool, arg(help="Only what the folder's own record answers: no data, no model."), FlagCreatePairsOff
+    ] = False
+    strict: Annotated[
+        bool, arg(help="Fail, with exit code 1, also where a rule can't be checked."), FlagCreatePairsOff
     ] = False
     data: MovedData = dataclasses.field(default_factory=MovedData)
 
