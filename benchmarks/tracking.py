@@ -35,7 +35,15 @@ def writing(step: Callable[[], tuple[float, int]], turns: int, run: Path) -> tup
     """Seconds of each step, and of what TensorBoard then does about it until all is on disk."""
     recipe = Recipe()
     tokenizer = make_tokenizer(Documents.of(sample_titles(200, 1)), TokenizerConfig(vocab_size=300))
-    manifest = {"recipe": recipe.model_dump(mode="json"), "data": {}, "tokenizer": {}, "machine": {}}
+    split = {"documents": 1, "characters": 1, "bytes": 1, "sha256": "", "duplicates_inside": 0}
+    manifest = {
+        "recipe": recipe.model_dump(mode="json"),
+        "data": {"source": "file", "sha256": "", "splits": {"train": split, "validation": split}},
+        "tokenizer": {"sha256": "", "vocab_size": 256, "train_tokens": 1, "validation_tokens": 1},
+        "denominators": {"characters": 1, "bytes": 1},
+        "fingerprint": "",
+        "machine": {"device": "cpu", "threads": 1, "precision": "float32"},
+    }
     folder = RunFolder.create(run, recipe, tokenizer, manifest)
     steps, writes = [], []
     with Tracking(trackers(["tensorboard"]), _complain) as tracking:

@@ -304,9 +304,7 @@ def test_what_else_may_make_the_difference_is_said(whole: Callable[[str], Path],
     (copied / "metrics.jsonl").unlink()
     found = compare(whole("documents"), copied)
     assert (found["differences"], found["steps"]) == ([], [])
-    assert f"copied has no nats of its documents: {copied / 'nats.npz'} is damaged: it is no archive" in " ".join(
-        found["notes"]
-    )
+    assert f"copied has no nats of its documents: {copied / 'nats.npz'} is damaged: " in " ".join(found["notes"])
     assert "copied has no evaluation in the log, so no evaluations are set side by side." in found["notes"]
 
 

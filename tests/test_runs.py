@@ -202,7 +202,7 @@ def test_when_every_checkpoint_is_damaged_nothing_is_overwritten(stopped: Path) 
         resume(stopped)
     assert (stopped / "metrics.jsonl").read_bytes() == before
     (stopped / "manifest.json").write_text(json.dumps({"format": FORMAT}))
-    with pytest.raises(UserError, match="it lacks data, machine, recipe, tokenizer"):
+    with pytest.raises(UserError, match="is damaged: recipe is missing"):
         resume(stopped)
 
 

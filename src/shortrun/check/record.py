@@ -186,7 +186,7 @@ def scores_agree(run: Subject) -> Finding:
         f"scores.json says nats {nats:.6g}, but nats.npz sums up to {summed:.6g}",
     )
     return case.finding(
-        f"{nats:,.1f} nats of {len(nats_D):,} documents make loss {_told(follows['loss'])}, bits per byte and perplexity"
+        f"loss, bits per byte and perplexity follow from one sum of nats, which {len(nats_D):,} documents have in nats.npz"
     )
 
 

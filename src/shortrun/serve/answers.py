@@ -14,6 +14,7 @@ from shortrun.report.subjects import NamedRun
 from shortrun.runs.trained import Trained
 from shortrun.serve.models import Models
 from shortrun.serve.questions import ReadQuestion, SampleQuestion
+from shortrun.tokens.factored import Factored
 from shortrun.view.alignment import aligned
 from shortrun.view.reading import Guess, Reading, read
 
@@ -62,7 +63,9 @@ def _guess(trained: Trained, guess: Guess, before: Sequence[int]) -> dict[str, A
     special = guess.id in (tokenizer.eos, tokenizer.pad, tokenizer.unk)
     text = None
     if not special and not tokenizer.is_fallback(guess.id):
-        text = tokenizer.text_after(before, guess.id) or None
+        text = tokenizer.text_after(before, guess.id)
+        if not text and isinstance(tokenizer, Factored):  # a mark
+            text = None
     told = {"id": guess.id, "token": guess.token, "probability": guess.probability}
     return {**told, "text": text, "end": guess.id == tokenizer.eos}
 
