@@ -125,7 +125,7 @@ def read_manifest(export: Path) -> dict[str, Any]:
             f"{export} is an export of format {manifest.get('format')}; this shortrun reads format {FORMAT}"
         )
     seal = manifest.pop("seal", None)
-    if seal != json_sha256(manifest) or manifest.get("format_name") not in FORMATS:
+    if seal != json_sha256(manifest) or manifest.get("format_name") not in list(FORMATS):  # it may be no word
         raise UserError(f"{export / MANIFEST} has changed since it was written")
     require_shape(manifest, SHAPE, export / MANIFEST)
     for name in manifest["files"]:
