@@ -101,13 +101,19 @@ def full_disk(place: Place) -> int:
 def _small_disk(folder: Path) -> Iterator[Path]:
     folder.mkdir()
     size = ROOM + 64 * 4096  # folders and the last pages of files take some
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        raise Impossible(f"a small disk can't be mounted here: {mounted.stderr.decode().strip()}")
-    try:
+    with _mounted(folder, ["-t", "tmpfs", "-o", f"size={size}", "none", folder]):
         yield folder
+
+
+@contextlib.contextmanager
+def _mounted(folder: Path, *mounts: list[str | Path]) -> Iterator[None]:
+    """What `mount` is called with, one after the other; taken away at the end."""
+    for mount in mounts:
+        done = subprocess.run(["mount", *mount], capture_output=True, check=False)
+        if done.returncode:
+            raise Impossible(f"nothing can be mounted here: {done.stderr.decode().strip()}")
+    try:
+        yield
     finally:
         subprocess.run(["umount", folder], check=True)
 
@@ -143,14 +149,8 @@ def _unwritable(run: Path) -> Iterator[None]:
             for path in paths:
                 path.chmod(modes[path])
         return
-    for command in (["mount", "--bind", run, run], ["mount", "-o", "remount,bind,ro", run]):
-        done = subprocess.run(command, capture_output=True, check=False)
-        if done.returncode:
-            raise Impossible(f"nothing can be mounted here: {done.stderr.decode().strip()}")
-    try:
+    with _mounted(run, ["--bind", run, run], ["-o", "remount,bind,ro", run]):
         yield
-    finally:
-        subprocess.run(["umount", run], check=True)
 
 
 def damaged_checkpoint(place: Place) -> int:

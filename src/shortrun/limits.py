@@ -37,14 +37,20 @@ list of such values, or {"*": kind} for an object of such values and {"name": ki
 
 def read_bounded(path: Path, most: int) -> bytes:
     """The whole of a regular file; raises OSError for what is none, such as a pipe, or has more than `most` bytes."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError("it is no regular file")
+    size = regular_size(path)
     with path.open("rb") as file:
-        content = file.read(min(found.st_size, most) + 1)  # Python takes as much memory before it reads
+        content = file.read(min(size, most) + 1)  # Python takes as much memory before it reads
     if len(content) > most:
         raise OSError(f"it has more than {most:,} bytes")
     return content
+
+
+def regular_size(path: Path) -> int:
+    """The bytes of a regular file; raises OSError for what is none, because reading a pipe or a device may never end."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no regular file")
+    return found.st_size
 
 
 def is_file(path: Path) -> bool:

@@ -195,7 +195,7 @@ class OfficialLog:
         Where the count of spans is on edge, the one that the early evaluation is nearer to.
         """
         spans, tokens = self.spans(), self.validation_tokens()
-        chosen = spans.high
+        chosen = int(spans.high)
         if spans.low != spans.high:
             try:
                 implied = self.implied_targets()
@@ -203,5 +203,8 @@ class OfficialLog:
             except UserError:
                 scored = (tokens.low + tokens.high) / 2 // (self.span + 1)
             chosen = min(range(int(spans.low), int(spans.high) + 1), key=lambda count: abs(count - scored))
-        middle = (tokens.low + tokens.high) / 2
-        return min(chosen * self.span / middle, 1.0)
+        return self.share_in(chosen)
+
+    def share_in(self, spans: int) -> float:
+        """The share of the validation tokens that lies in so many whole spans, about."""
+        return min(spans * self.span / (sum(self.validation_tokens()) / 2), 1.0)

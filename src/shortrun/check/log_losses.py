@@ -39,9 +39,7 @@ def coverage(run: OfficialLog, *, at_least: float, baseline_span: int, baseline_
     case.holds(own or covered >= at_least, told)
     on_edge = ""
     if spans.low != spans.high:
-        by_count = [
-            (count, min(count * run.span / tokens, 1.0)) for count in range(int(spans.low), int(spans.high) + 1)
-        ]
+        by_count = [(count, run.share_in(count)) for count in range(int(spans.low), int(spans.high) + 1)]
         on_edge = "; on edge: " + ", ".join(
             f"{count} spans are {share:.1%}, which makes {loss / share:.4f}" for count, share in by_count if share
         )

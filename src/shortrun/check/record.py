@@ -13,7 +13,7 @@ from shortrun.check.titles import revision_of
 from shortrun.check.verdict import Case, Finding, shown
 from shortrun.errors import counted
 from shortrun.runs.events import number, whole
-from shortrun.score.losses import perplexity
+from shortrun.score.losses import Loss
 
 EOS_CHARACTERS = 5
 
@@ -168,14 +168,9 @@ def scores_agree(run: Subject) -> Finding:
     """
     case, scores = Case(), run.scores
     nats, nats_D = scores["nats"], run.folder.nats().nats_D
-    follows = {
-        "loss": nats / scores["characters"],
-        "bits_per_byte": nats / math.log(2) / scores["bytes"],
-        "perplexity": perplexity(nats / scores["targets"]),
-        "documents": len(nats_D),
-    }
-    for name, value in follows.items():
-        said = scores[name]
+    follows = Loss(nats, scores["characters"], scores["bytes"], scores["targets"], len(nats_D)).as_dict()
+    for name in ("loss", "bits_per_byte", "perplexity", "documents"):
+        said, value = scores[name], follows[name]
         case.holds(
             said == value or (said is not None and value is not None and math.isclose(said, value, rel_tol=1e-9)),
             f"scores.json says {name} {_told(said)}, but its own nats give {_told(value)}",

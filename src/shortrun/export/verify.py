@@ -34,6 +34,7 @@ FORMAT = 1
 """Counted up when a reader of the old format could not read the new one."""
 MANIFEST = "export.json"
 SHAPE: Shape = {
+    "format_name": str,
     "files": {"*": str},
     "run.fingerprint": str,
     "run.step": int,
@@ -125,9 +126,11 @@ def read_manifest(export: Path) -> dict[str, Any]:
             f"{export} is an export of format {manifest.get('format')}; this shortrun reads format {FORMAT}"
         )
     seal = manifest.pop("seal", None)
-    if seal != json_sha256(manifest) or manifest.get("format_name") not in list(FORMATS):  # it may be no word
+    if seal != json_sha256(manifest):
         raise UserError(f"{export / MANIFEST} has changed since it was written")
     require_shape(manifest, SHAPE, export / MANIFEST)
+    if manifest["format_name"] not in FORMATS:
+        raise UserError(f"{export / MANIFEST} is damaged: format_name holds {shortened(manifest['format_name'])}")
     for name in manifest["files"]:
         if not is_plain_name(name):
             raise UserError(f"{export / MANIFEST} is damaged: {shortened(name)} is no file of this folder")

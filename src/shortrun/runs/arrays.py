@@ -6,7 +6,6 @@ numpy's own reader believes what a header says, and a compressed member can be a
 from __future__ import annotations
 
 import math
-import stat
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shortrun.limits import regular_size
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -27,8 +28,7 @@ def read_arrays(path: Path, kinds: Mapping[str, str], most: int) -> dict[str, ND
 
     Raises OSError and ValueError, KeyError where one is missing.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError("it is no regular file")
+    regular_size(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = {name: archive.getinfo(f"{name}.npy") for name in kinds}

@@ -174,9 +174,8 @@ def _verified(path: Path) -> Checkpoint:
     try:
         progress = Progress(**record["progress"])
         files: dict[str, str] = record["files"]
-        if WEIGHTS not in files or not all(
-            map(is_plain_name, files)
-        ):  # an ensemble of finished runs has no state to go on from
+        # STATE may be missing: an ensemble of finished runs has none to go on from
+        if WEIGHTS not in files or not all(map(is_plain_name, files)):
             raise KeyError
     except (KeyError, TypeError, AttributeError):
         raise UserError("checkpoint.json does not say what it should") from None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from shortrun.errors import UserError
+from shortrun.limits import regular_size
 
 LONGEST_LINE = 2**20
 LARGEST = 1e15
@@ -54,8 +54,7 @@ def numbered_events(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a log that are not blank, by their numbers from 1; of one that is too long, its beginning. Raises OSError."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError("it is no regular file")
+    regular_size(path)
     with path.open("rb") as file:
         yield from _lines(file)
 

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from shortrun.errors import ShortrunError, UserError, missing_extra
+from shortrun.errors import ShortrunError, UserError, first_line, missing_extra
 
 HEARTBEAT = 20
 """Seconds between two signs of life of a trial; SHORTRUN_HEARTBEAT is another number of them."""
@@ -85,7 +85,7 @@ def open_storage(url: str) -> RDBStorage:
             raise missing_extra(f"The storage {_shown(url)}", "postgres", f" ({error})") from None
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             if opening == OPENINGS:
-                told = str(error.__cause__ or error).splitlines()[0]
+                told = first_line(error.__cause__ or error)
                 raise UserError(f"The storage {_shown(url)} can't be opened: {told}") from None
             time.sleep(0.1 * opening)
         except RuntimeError as error:
@@ -224,5 +224,5 @@ def _values(trial: FrozenTrial) -> tuple[tuple[str, Any], ...]:
 
 def closed(error: Exception) -> ShortrunError:
     """What a storage says when it can't be reached any more, as a sentence."""
-    told = str(error.__cause__ or error).splitlines()[0]
+    told = first_line(error.__cause__ or error)
     return ShortrunError(f"The sweep's storage can't be used any more: {told}. Run it again to go on")

@@ -12,7 +12,7 @@ from contextlib import redirect_stdout, suppress
 from functools import cache
 from types import TracebackType
 
-from shortrun.errors import UserError, did_you_mean, missing_extra
+from shortrun.errors import UserError, did_you_mean, first_line, missing_extra
 from shortrun.runs.result import Result
 from shortrun.track.services import MLflow, Trackio, WandB
 from shortrun.track.tensorboard import TensorBoard
@@ -113,7 +113,7 @@ class Tracking:
                     tell(name, tracker)
             except Exception as error:  # whatever a library and its server may raise
                 del self._going[name]
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                reason = first_line(error)
                 self._on_event(Note(f"Tracking by {name} ends here, and training goes on: {reason}", warning=True))
                 with suppress(Exception), redirect_stdout(sys.stderr):
                     tracker.end(None)

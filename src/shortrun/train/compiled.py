@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from shortrun.errors import UserError
+from shortrun.errors import UserError, first_line
 from shortrun.recipe import Recipe
 from shortrun.tokens.rows import Rows
 from shortrun.train.objective import Objective
@@ -27,7 +27,7 @@ def compile_model(objective: Objective, recipe: Recipe, device: torch.device, ro
         objective(Rows.of(x_BT, x_BT))[0].backward()
     except Exception as error:  # torch raises a dozen kinds: no compiler, no Triton, an operator it can't compile, ...
         objective.run = plain
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         if recipe.train.compile == "on":
             raise UserError(f'train.compile = "on", but torch.compile can\'t: {reason}') from None
         return [f"torch.compile can't here, so training goes on without it: {reason}"]

@@ -28,7 +28,7 @@ ROW = 16
 """Tokens of a document in a row of its own: HN-100k's titles, weighted by their length."""
 CPU_SHARE = {torch.float32: 0.6, torch.bfloat16: 0.2}
 """Of the matrix product's rate that a step reaches on a CPU, but for its loss, which is measured: 0.39, 0.50 and 0.71 at 2 x 128,
-6 x 256 and 6 x 512; with AMX 0.15, 0.16 and 0.29, because what is no product stays as slow (docs/log.md, L33)."""
+6 x 256 and 6 x 512; with AMX 0.15, 0.16 and 0.29, because what is no product stays as slow (docs/log.md, L37)."""
 GPU_TFLOPS, GPU_SHARE = 990, 0.3
 """Of a GPU that is not here: NVIDIA's figure for an H100 or H200 in bfloat16, and a share of it that was not measured."""
 PRODUCT = 2048
