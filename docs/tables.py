@@ -1,8 +1,9 @@
 """Writes the tables of README.md and docs/ that quote results, between their markers, from the files in docs/results/.
 
     python docs/tables.py                                  write all tables anew
-    python docs/tables.py add RUN --recipe NAME [--claimed 1.29] [--minutes 47] [--machine TEXT] [--commit HASH]
+    python docs/tables.py add RUN --recipe NAME [--claimed 1.29] [--step-seconds 0.43] [--machine TEXT] [--commit HASH]
                                                            take a finished run's losses into docs/results/runs.json
+    python docs/tables.py chart                            draw the loss over minutes anew (docs/images/time-to-loss.svg)
     python docs/tables.py study RESULT.json [--as NAME]    take what `shortrun study show NAME --json` printed
 
 A marker is a comment `<!-- table: NAME -->`, and the table ends at `<!-- /table -->`. A test says when one is stale.
@@ -21,6 +22,9 @@ from scipy.stats import kendalltau
 
 from shortrun.runs.folder import RunFolder
 from shortrun.study.table import ResultRow, StudyResult
+from shortrun.train.objective import steps_before_rdrop
+from shortrun.view.charts import RUN_COLOURS, altair_library, save
+from shortrun.view.curves import read_curves
 from shortrun.view.study import markdown
 from shortrun.view.text import markdown_table
 
@@ -101,6 +105,54 @@ def study(name: str) -> str:
     return markdown(StudyResult(**{**told, "rows": rows})).partition("\n\n")[2].strip()
 
 
+MILESTONES = (1.40, 1.30, 1.25, 1.20, 1.15)
+"""Losses that the table of minutes asks for."""
+
+
+def time_to_loss() -> str:
+    """Minutes until an evaluation first showed at most so much, of every run whose steps were timed; the fastest first."""
+    timed = sorted((row for row in _runs() if row.get("curve")), key=lambda row: float(row["curve"][-1][0]))
+    headings = ("recipe", *(f"{most:.2f}" for most in MILESTONES), "whole run", "`loss`", "s a step", "machine")
+    return markdown_table(
+        headings,
+        [
+            (
+                f"`{row['recipe']}`{row['on']}", *(_reached(row["curve"], most) for most in MILESTONES),
+                f"{row['curve'][-1][0]:.1f}", f"**{_loss(row['loss'])}**", _seconds(row["step_seconds"]), row["machine"],
+            )
+            for row in timed
+        ],
+    )  # fmt: skip
+
+
+def minutes_chart() -> Any:
+    """The validation loss over minutes of training, a line for each run whose steps were timed."""
+    alt = altair_library()
+    points = [
+        {"recipe": f"{row['recipe']}{row['on']}", "minutes": minutes, "loss": loss}
+        for row in _runs()
+        for minutes, loss in row.get("curve", ())
+    ]
+    return (
+        alt.Chart(alt.Data(values=points), width=640, height=360)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("minutes:Q", title="minutes of training on 2 cores", scale=alt.Scale(type="log")),
+            y=alt.Y("loss:Q", title="validation loss (nats per character)", scale=alt.Scale(zero=False)),
+            color=alt.Color("recipe:N", title=None, scale=alt.Scale(range=list(RUN_COLOURS))),
+        )
+    )
+
+
+def _reached(curve: list[list[float]], most: float) -> str:
+    return next((f"{minutes:.1f}" for minutes, loss in curve if loss <= most), "–")
+
+
+def _seconds(each: list[float]) -> str:
+    """Seconds of a step; with two of them, the second is of the steps that R-Drop passes twice."""
+    return ", ".join(f"{seconds:.2f}" for seconds in each)
+
+
 SCALES = ("small", "medium", "large")
 CLEAR = 0.015
 """Effects at full size of at least this much must keep their sign."""
@@ -143,7 +195,7 @@ def _difference(row: dict[str, Any], known: float) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "results": results, "short-results": short_results, "heldout": heldout, "begun": begun,
-    "proxy-scale": proxy_scale,
+    "proxy-scale": proxy_scale, "time-to-loss": time_to_loss,
 }  # fmt: skip
 
 
@@ -163,7 +215,7 @@ def _runs() -> list[dict[str, Any]]:
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
-    minutes = "not timed" if row["minutes"] is None else f"{row['minutes']:g}"
+    minutes = "not timed" if row["minutes"] is None else f"{round(row['minutes'], 1):g}"
     return (
         f"`{row['recipe']}`{row['on']}", row["claimed"] or "–", _loss(row["official_loss"]), f"{row['coverage']:.1%}",
         f"**{_loss(row['loss'])}**", _loss(row["bits_per_byte"]), minutes, row["machine"], f"`{row['commit']}`",
@@ -175,7 +227,8 @@ def _loss(value: float) -> str:
 
 
 def _add(options: argparse.Namespace) -> None:
-    scores = RunFolder.open(options.run).finished_scores()
+    folder = RunFolder.open(options.run)
+    scores = folder.finished_scores()
     if scores is None:
         raise SystemExit(f"{options.run} has not ended")
     kept = {key: round(scores[key], 4) for key in ("loss", "official_loss", "coverage", "bits_per_byte")}
@@ -184,6 +237,17 @@ def _add(options: argparse.Namespace) -> None:
         "machine": options.machine, "commit": options.commit, "whole": True, "public": options.public,
         "fingerprint": scores["fingerprint"],
     }  # fmt: skip
+    if options.step_seconds:
+        curves = read_curves(options.run)
+        single = steps_before_rdrop(curves.max_steps, folder.recipe().train)
+        cost = options.step_seconds
+        curve = [
+            [(min(at.step, single) * cost[0] + max(at.step - single, 0) * cost[-1]) / 60, at.loss]
+            for at in curves.evaluations
+            if at.step > 1
+        ]
+        row |= {"step_seconds": cost, "curve": [[round(minutes, 2), round(loss, 4)] for minutes, loss in curve]}
+        row["minutes"] = row["curve"][-1][0]
     same = ("fingerprint", "recipe", "on")
     others = []
     for (
@@ -206,13 +270,18 @@ def main() -> None:
         add.add_argument(f"--{name}", default="")
     add.add_argument("--on", default="", help="what stands behind the recipe's name: the data, the seed")
     add.add_argument("--public", default="", help="the command by which anyone can repeat it")
-    add.add_argument("--minutes", type=float, help="with nothing else running")
+    add.add_argument("--minutes", type=float, help="of the whole run, with other work beside it")
+    add.add_argument("--step-seconds", type=float, nargs="+", metavar="S",
+                     help="of a step with nothing else running; a second one is of R-Drop's steps")  # fmt: skip
     of_study = commands.add_parser("study")
     of_study.add_argument("result", type=Path)
     of_study.add_argument("--as", dest="name", help="the name of its file and marker; left out, the study's")
+    commands.add_parser("chart")
     options = parser.parse_args()
     if options.command == "add":
         _add(options)
+    elif options.command == "chart":
+        save(minutes_chart(), ROOT / "docs" / "images" / "time-to-loss.svg")
     elif options.command == "study":
         told = json.loads(options.result.read_text(encoding="utf-8"))
         (RESULTS / f"{options.name or told['study']}.json").write_text(
