@@ -101,12 +101,15 @@ def test_dropout_drops_its_share_and_its_gradient_passes_the_same(p: float) -> N
     assert torch.equal(x_ND.grad, torch.ones_like(x_ND))
 
 
-def test_dropped_attention_weights_have_the_gradient_of_what_was_kept() -> None:
+@pytest.mark.parametrize("on_a_grid", [False, True])
+def test_dropped_attention_weights_have_the_gradient_of_what_was_kept(on_a_grid: bool) -> None:
     """Against finite differences, the same ones dropped each time."""
     layer = attention.CausalSelfAttention(
         ModelConfig(n_head=2, d_model=8, dropout=0.3, positions="rotary", output_gate=True), BLOCK
     ).double()
-    layout = Layout.of(np.array([5, 5, 3]), torch.device("cpu"))
+    with torch.autocast("cpu", enabled=on_a_grid):
+        layout = Layout.of(np.array([5, 5, 3]), torch.device("cpu"))
+    assert layout.groups[0].rows == (8 if on_a_grid else 3)
 
     def out(x_ND: Tensor) -> Tensor:
         torch.manual_seed(7)

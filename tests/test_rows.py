@@ -15,7 +15,7 @@ from torch import Tensor
 
 from shortrun.model import layout
 from shortrun.model.gpt import GPT
-from shortrun.model.layout import Group, Layout, cuts
+from shortrun.model.layout import GRID, Group, Layout, cuts
 from shortrun.recipe import ModelConfig
 from shortrun.tokens.rows import IGNORE, Rows
 from tests.conftest import EVERY_MODEL
@@ -109,12 +109,20 @@ def groups_of(lengths: list[int], group: int) -> tuple[Group, ...]:
         return Layout.of(np.array(lengths), CPU).groups
 
 
-@given(some_lengths, st.sampled_from([0, 3, 128]))
-def test_groups_pad_their_rows_and_take_the_padding_away(lengths: list[int], group: int) -> None:
+@given(some_lengths, st.sampled_from([0, 3, 128]), st.booleans())
+def test_groups_pad_their_rows_and_take_the_padding_away(lengths: list[int], group: int, bfloat16: bool) -> None:
+    """Where products are in bfloat16, to a grid, unless all rows are equally long."""
     x_ND = torch.randn(sum(lengths), 3)
-    groups = groups_of(lengths, group)
-    padded = [row for part in groups for row in part.pad(x_ND)]
-    assert len(padded) == len(lengths)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        groups = groups_of(lengths, group)
+    rows = [sum(part.first <= end <= part.stop - 1 for end in np.cumsum(lengths) - 1) for part in groups]
+    if bfloat16 and len(set(lengths)) > 1:
+        assert all(part.rows % GRID == part.width % GRID == 0 for part in groups)
+        assert all(0 <= part.rows - count < GRID for part, count in zip(groups, rows, strict=True))
+    else:
+        assert [part.rows for part in groups] == rows
+    padded = [row for part, count in zip(groups, rows, strict=True) for row in part.pad(x_ND)[:count]]
+    assert not any(part.pad(x_ND)[count:].any() for part, count in zip(groups, rows, strict=True))
     for length, row_TD, expected_TD in zip(lengths, padded, torch.split(x_ND, lengths), strict=True):
         assert torch.equal(row_TD[:length], expected_TD)
         assert not row_TD[length:].any()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from torch import Tensor
 
 GROUP = 128
 """What one more group costs, in positions that are padded."""
+GRID = 8
+"""In bfloat16 on a CPU, a group's rows and positions are multiples of this, because oneDNN compiles a kernel for each shape that it
+has not seen: 0.57 instead of 0.59 s of processor time for a step of 4 x 256."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +108,16 @@ class Layout:
     @classmethod
     def of(cls, lengths_B: NDArray[np.int64], device: torch.device) -> Layout:
         """Rows of any length; those of like length are best side by side."""
+        always_other = device.type == "cpu" and torch.is_autocast_enabled("cpu") and len(set(lengths_B.tolist())) > 1
+        grid = GRID if always_other else 1
         ends = np.concatenate(([0], np.cumsum(lengths_B)))
         groups = []
-        for first, stop in cuts(lengths_B):
+        for first, stop in cuts(_up(lengths_B, grid)):
             lengths = lengths_B[first:stop]
-            width, place = int(lengths.max()), None
-            if (lengths != width).any():
+            rows, width, place = _up(stop - first, grid), _up(int(lengths.max()), grid), None
+            if rows > len(lengths) or (lengths != width).any():
                 place = torch.from_numpy(np.flatnonzero(np.arange(width) < lengths[:, None])).to(device)
-            groups.append(Group(int(ends[first]), int(ends[stop]), stop - first, width, place))
+            groups.append(Group(int(ends[first]), int(ends[stop]), rows, width, place))
         return cls(tuple(groups))
 
     def places(self, device: torch.device) -> Tensor:
@@ -144,6 +149,14 @@ def cuts(lengths_B: NDArray[np.int64]) -> list[tuple[int, int]]:
     while found[-1]:
         found.append(came_from[found[-1]])
     return [(int(begins[first]), int(begins[stop])) for first, stop in pairwise(found[::-1])]
+
+
+Counts = TypeVar("Counts", int, NDArray[np.int64])
+
+
+def _up(counts: Counts, grid: int) -> Counts:
+    """To the next multiples of `grid`."""
+    return -(-counts // grid) * grid
 
 
 class _Pad(torch.autograd.Function):
