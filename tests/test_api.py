@@ -54,7 +54,7 @@ SIGNATURES = {
     "smallest_p: 'float', smallest_difference: 'float | None', final: 'str | None', rows: 'list[ResultRow]') -> None",
 }
 """Of what `__all__` names and of a run's methods. Whoever changes one breaks somebody's program."""
-SECTIONS = ["data", "tokenizer", "batches", "model", "optim", "schedule", "train"]
+SECTIONS = ["data", "tokenizer", "batches", "model", "optim", "schedule", "train", "datastore"]
 BASELINES = {"fit_on": "train+validation", "byte_alphabet": "seen"}
 """What the baseline's tokenizer has that is not the default."""
 EXAMPLES = (api.train, api.resume, api.combine, api.load, api.Run.score, api.Run.predict, api.Run.sample, api.study)

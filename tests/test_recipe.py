@@ -240,6 +240,7 @@ EVERY_READER: dict[str, Any] = {
     "optim": {"name": "muon", "sharpness": "sam"},
     "schedule": {"name": "wsd"},
     "train": {"rdrop": 1.0},
+    "datastore": {"weight": 0.3},
 }
 """A recipe that reads every field but those below, which name what does."""
 READ_WITH: dict[str, dict[str, Any]] = {

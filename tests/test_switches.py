@@ -35,7 +35,7 @@ from shortrun.train.fit import train
 from tests.conftest import gpt2_files, tiny_values
 
 EOS, VOCAB, BLOCK = 1, 40, 12
-SECTIONS = ("model", "optim", "schedule", "train", "batches", "tokenizer")
+SECTIONS = ("model", "optim", "schedule", "train", "batches", "tokenizer", "datastore")
 
 
 class Switch(NamedTuple):
@@ -99,6 +99,9 @@ SWITCHES = {
     "train.rdrop": Switch((1.0,)),
     "train.rdrop_from": Switch((0.2,), {"train.rdrop": 1.0}),
     "train.ema": Switch((0.9,), {}, "scores"),
+    "datastore.weight": Switch((0.3,), {}, "scores"),
+    "datastore.sharpness": Switch((5.0,), {"datastore.weight": 0.3}, "scores"),
+    "datastore.width": Switch((4,), {"datastore.weight": 0.3}, "scores"),
     "train.from_data": Switch((("batches.batch_size",),)),
     "batches.mode": Switch(("stream", "documents")),
     "batches.block_size": Switch((12,)),

@@ -82,3 +82,10 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def shared_permissions(path: Path) -> None:
+    """Gives a file the permissions of any new one, where a library leaves it to its owner alone."""
+    mask = os.umask(0)  # the system only tells when it is set
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)

@@ -350,6 +350,17 @@ class TrainConfig(Section):
     """Steps between progress lines when the output is no terminal."""
 
 
+class DatastoreConfig(Section):
+    """What the model of the last step asks besides itself: what followed like contexts in the training documents."""
+
+    weight: float = Field(0.0, ge=0, lt=1)
+    """The datastore's share of each prediction (kNN-LM, Khandelwal et al. 2020); 0 for none."""
+    sharpness: float = Field(22.0, gt=0, le=40)
+    """By how much an entry's weight falls, as a logarithm, where the cosine of its context falls by 1."""
+    width: int = Field(128, ge=2, le=2**16)
+    """Numbers that are kept of each context, in the directions that contexts differ most in."""
+
+
 class Recipe(Section):
     """A run, decided."""
 
@@ -360,6 +371,7 @@ class Recipe(Section):
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
+    datastore: DatastoreConfig = DatastoreConfig()
 
     @model_validator(mode="after")
     def _can_work(self) -> Recipe:
@@ -389,7 +401,7 @@ class Recipe(Section):
         for field in left_out:
             section, _, name = field.partition(".")
             del values[section][name]
-        return json_sha256(values)
+        return json_sha256({section: fields for section, fields in values.items() if fields})
 
     def changed(self, section: str, **values: Any) -> Recipe:
         """The same recipe with other values, which are not checked again, in one section."""
@@ -434,13 +446,15 @@ READ_BY: dict[str, Reader] = {
     "schedule.decay_frac": Reader("schedule.name", ("wsd",)),
     "schedule.cycles": Reader("schedule.name", ("restarts",)),
     "train.rdrop_from": Reader("train.rdrop"),
+    "datastore.sharpness": Reader("datastore.weight"),
+    "datastore.width": Reader("datastore.weight"),
 }
 """Fields that only some values of another field make use of."""
 
 LATER: dict[str, Any] = {
     "tokenizer.case": "kept", "model.embedding_width": None, "model.members": 1, "model.word_replacement": 0.0,
     "optim.embedding_lr_factor": 1.0, "optim.head_lr_factor": 1.0,
-    "optim.gain_lr_factor": 1.0, "train.rdrop_from": 0.0,
+    "optim.gain_lr_factor": 1.0, "train.rdrop_from": 0.0, "datastore.weight": 0.0,
 }  # fmt: skip
 """Fields that came after format 3 of run folders, with the value that every run before them had: the fingerprint leaves
 them out with it, so that those runs keep theirs."""

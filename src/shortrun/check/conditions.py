@@ -17,7 +17,7 @@ from shortrun.check.subject import Subject
 from shortrun.check.verdict import Case, Finding
 from shortrun.errors import UserError, counted
 from shortrun.model.ensemble import Ensemble
-from shortrun.model.language_model import LanguageModel, LinearHead
+from shortrun.model.language_model import LanguageModel, LinearHead, logits_from
 from shortrun.runs.checkpoints import weights_sha256
 from shortrun.score.cross_entropy import token_nats
 from shortrun.tokens.rows import IGNORE, Rows
@@ -77,7 +77,7 @@ def _packed(run: Subject, model: LanguageModel, worst: dict[str, float]) -> None
     def hidden(x: list[Tensor], y: list[Tensor]) -> list[Tensor]:
         device = next(run.model.parameters()).device
         rows = Rows(torch.cat(x), torch.cat(y), lengths).to(device)
-        return list(torch.split(model.hidden(rows) @ model.head_VD.t(), lengths.tolist()))
+        return list(torch.split(logits_from(model, model.hidden(rows)), lengths.tolist()))
 
     together = hidden(inputs, targets)
     for found_TV, x_T in zip(together, inputs, strict=True):

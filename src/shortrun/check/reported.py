@@ -205,8 +205,10 @@ def cost_disclosed(run: Subject) -> Finding:
         {"scores.json": scores["parameters"], "metrics.jsonl": whole(info, "parameters_count")},
     )
     case.same("passes", of_all, {"scores.json": scores["passes"]})
+    entries = sum(len(each.datastore.tokens_N) for each in run.model.learners() if each.datastore is not None)
+    asked = f", and a datastore of {entries:,} training contexts, which took one more look at them" if entries else ""
     return case.finding(
-        f"{parameters:,} parameters and {scores['passes']:,} passes over a batch{_a_step(run, passes / max(steps, 1))}"
+        f"{parameters:,} parameters and {scores['passes']:,} passes over a batch{_a_step(run, passes / max(steps, 1))}{asked}"
     )
 
 

@@ -58,6 +58,11 @@ def export(run: Path, out: Path, format: str = "hf", data_path: tuple[str, ...] 
     if format not in FORMATS:
         raise UserError(f"There is no format '{format}': {did_you_mean(format, FORMATS)}")
     folder, trained = RunFolder.open(run), load_trained(run)
+    if any(learner.datastore is not None for learner in trained.model.learners()):
+        raise UserError(
+            "An export can't hold a datastore, and without it this would be another model: train the recipe with "
+            "datastore.weight = 0 to hand that on"
+        )
     name = FORMATS[format].name_for(trained)
     require_fast(trained.tokenizer)
     require_extra(format)

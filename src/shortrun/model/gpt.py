@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from shortrun.model.attention import CausalSelfAttention, LayerCache
 from shortrun.model.dropout import Dropout
 from shortrun.model.kernels import add_dropped, with_rms_norm
-from shortrun.model.language_model import Cache, Caches, LanguageModel
+from shortrun.model.language_model import Cache, Caches, LanguageModel, logits_from
 from shortrun.model.layer_scale import LayerScale
 from shortrun.model.layout import Layout
 from shortrun.model.mlp import KINDS, SwiGLU
@@ -130,7 +130,7 @@ class GPT(LanguageModel):
 
     def forward(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
         hidden_ND = self._through(x_BT.flatten(), Layout.full(*x_BT.shape), cache)
-        return F.linear(hidden_ND, self.head_VD).view(*x_BT.shape, -1)
+        return logits_from(self, hidden_ND).view(*x_BT.shape, -1)
 
     def new_cache(self) -> Caches:
         return Caches([LayerCache() for _ in self.blocks])

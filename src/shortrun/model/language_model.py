@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from shortrun.model.datastore import Datastore
 from shortrun.tokens.rows import Rows
 
 
@@ -48,6 +49,12 @@ class LanguageModel(nn.Module, ABC):
     block_size: int
     """The longest row."""
     vocab_size: int
+    datastore: Datastore | None
+    """What it mixes its own predictions with, if anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.datastore = None
 
     @abstractmethod
     def forward(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
@@ -75,11 +82,21 @@ class LanguageModel(nn.Module, ABC):
 
 @runtime_checkable
 class LinearHead(Protocol):
-    """A model whose logits are its last hidden states times one matrix, so that a loss can make them a few at a time."""
+    """A model whose logits come from its last hidden states, so that a loss can make them a few at a time."""
+
+    datastore: Datastore | None
 
     @property
-    def head_VD(self) -> Tensor: ...
+    def head_VD(self) -> Tensor:
+        """Hidden states times these are the logits that training moves."""
+        ...
 
     def hidden(self, rows: Rows) -> Tensor:
         """The last hidden state hidden_ND of each position of some rows, as wide as the head's rows."""
         ...
+
+
+def logits_from(model: LinearHead, hidden_ND: Tensor) -> Tensor:
+    """The logits_NV of hidden states, mixed with what the datastore says where there is one."""
+    logits_NV = hidden_ND @ model.head_VD.t()
+    return logits_NV if model.datastore is None else model.datastore.mixed(logits_NV, hidden_ND)

@@ -21,6 +21,7 @@ from shortrun.runs.checkpoints import (
     require_weights,
     whole_checkpoints,
 )
+from shortrun.runs.datastores import read_datastores
 from shortrun.runs.folder import RunFolder
 from shortrun.runs.members import members_of
 from shortrun.tokens.tokenizer import Tokenizer
@@ -143,5 +144,6 @@ def _load_once(folder: RunFolder, find: Callable[[RunFolder], _Found]) -> list[T
         with repeatable(recipe.train.threads):  # weights are drawn before they are read
             model = make_model(recipe, tokenizer.vocab_size, tokenizer.eos, members)
         load_weights(model, checkpoint)
+        read_datastores(model, members or [recipe], checkpoint)
         models.append(Trained(recipe, tokenizer, model.to(device).eval(), checkpoint.progress.step, (*notes, *damaged)))
     return models

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from shortrun.model.ensemble import Ensemble
-from shortrun.model.language_model import LanguageModel, LinearHead
+from shortrun.model.language_model import LanguageModel, LinearHead, logits_from
 from shortrun.tokens.rows import IGNORE, Rows
 
 CHUNK, ROWS = 2**23, 512
@@ -91,10 +91,9 @@ def target_logits(model: LanguageModel, rows: Rows) -> Iterator[tuple[Tensor, Te
     counted_N = rows.y_N != IGNORE
     targets_N = rows.y_N[counted_N]
     if isinstance(model, LinearHead):
-        hidden_ND, head_VD = model.hidden(rows)[counted_N], model.head_VD
-        size = targets_at_once(len(head_VD))
+        hidden_ND, size = model.hidden(rows)[counted_N], targets_at_once(len(model.head_VD))
         for hidden_CD, targets_C in zip(torch.split(hidden_ND, size), torch.split(targets_N, size), strict=True):
-            yield hidden_CD @ head_VD.t(), targets_C
+            yield logits_from(model, hidden_CD), targets_C
     else:
         yield logits_of(model, rows)[counted_N], targets_N
 

@@ -38,6 +38,8 @@ def page_model(trained: Trained) -> PageModel:
         raise UserError(
             f"A page holds one GPT, and this model is another ({type(model).__name__}): its JavaScript knows no others"
         )
+    if model.datastore is not None:
+        raise UserError("A page can't hold a datastore, which has a key for every token of the training documents")
     if model.count_parameters() > MOST_PARAMETERS:
         raise UserError(
             f"A page can't hold {model.count_parameters() / 1e6:.1f}M parameters: at most {MOST_PARAMETERS / 1e6:.0f}M, so "

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from shortrun.errors import ShortrunError
 from shortrun.optim.schedules import decay_scale, lr_scale
@@ -23,6 +24,7 @@ from shortrun.score.evaluate import Evaluation
 from shortrun.train.assembly import Assembly
 from shortrun.train.events import Begun, Ended, Evaluated, Note, OnEvent, Saved, StepTaken
 from shortrun.train.objective import steps_before_rdrop
+from shortrun.train.remember import remember
 from shortrun.train.state import read_state, write_state
 from shortrun.train.step import StepResult, passes_of
 
@@ -186,6 +188,7 @@ class Loop:
 
     def _score(self) -> tuple[Evaluation, Evaluation | None]:
         """The losses on the validation documents, and on the tuning documents where there are any."""
+        self._remember()
         prepared, share = self.parts.prepared, self.processes.share()
         evaluations = [
             scoring.evaluate(self.parts.scored, self.recipe.batches, share=share)
@@ -198,6 +201,16 @@ class Loop:
                 "A lower optim.lr or optim.grad_clip usually helps."
             )
         return evaluations[0], evaluations[1] if prepared.tuning else None
+
+    def _remember(self) -> None:
+        """Fills the datastore, where the recipe has one and no more step will move the weights that made it."""
+        config, scored = self.recipe.datastore, self.parts.scored
+        if config.weight and self.progress.step == self.total_steps and scored.learners()[0].datastore is None:
+            dtype = getattr(torch, self.parts.manifest["machine"]["precision"])
+            entries, size = remember(scored, self.parts.prepared.train, config, dtype)
+            self.on_event(
+                Note(f"The datastore holds {entries:,} contexts of the training documents in {size / 1e6:,.0f} MB")
+            )
 
     def _checkpoint_is_due(self, *, evaluated: bool) -> bool:
         every, loss = self.recipe.train.checkpoint_every, self.progress.selection_loss

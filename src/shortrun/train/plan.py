@@ -85,6 +85,9 @@ def plan(recipe: Recipe, gpus: int = 0) -> Plan:
     parameters = model.count_parameters()
     rows = rows_at_once(model, recipe, dtype, "cuda" if gpus else "cpu", processes)[0]
     memory = step_bytes(parameters, vocab_size, recipe, dtype, rows)
+    if recipe.datastore.weight:
+        entry = recipe.datastore.width * dtype.itemsize + 4
+        memory["datastore"] = round(recipe.model.members * tokens / recipe.train.epochs) * entry
     return Plan(
         parameters=parameters,
         documents=documents,

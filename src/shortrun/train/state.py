@@ -5,17 +5,19 @@ All processes hold the same, so the first one writes it and any number of them g
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from shortrun.disk import shared_permissions
 from shortrun.errors import UserError, first_line
+from shortrun.model.language_model import LanguageModel
 from shortrun.runs.checkpoints import STATE, WEIGHTS, Checkpoint, load_state, load_weights, require_weights
+from shortrun.runs.datastores import write_datastores
 from shortrun.train.assembly import Assembly
 
 
@@ -31,10 +33,11 @@ def write_state(parts: Assembly, seen_D: NDArray[np.int64], folder: Path) -> Non
     torch.save(state, folder / STATE)
 
 
-def write_weights(model: nn.Module, folder: Path) -> None:
-    """Writes the weights that are scored into a checkpoint's folder."""
+def write_weights(model: LanguageModel, folder: Path) -> None:
+    """Writes the weights that are scored, and the datastores that they ask, into a checkpoint's folder."""
     save_file({name: weight.detach().contiguous() for name, weight in model.state_dict().items()}, folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o666 & ~_umask())  # the library leaves it to its owner alone
+    shared_permissions(folder / WEIGHTS)
+    write_datastores(model, folder)
 
 
 def read_state(parts: Assembly, checkpoint: Checkpoint) -> NDArray[np.int64]:
@@ -53,10 +56,3 @@ def read_state(parts: Assembly, checkpoint: Checkpoint) -> NDArray[np.int64]:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{checkpoint.path / STATE} is not of this run: {first_line(error)}") from None
     return seen_D.numpy()
-
-
-def _umask() -> int:
-    """The permissions that new files don't get; the system only tells when they are set."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

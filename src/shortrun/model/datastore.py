@@ -1,0 +1,109 @@
+"""A datastore of contexts: what followed each of them in the training documents, recalled by likeness.
+
+A language model that asks one is a kNN-LM (Khandelwal et al. 2020, arXiv 1911.00172): its prediction is mixed with the tokens
+that followed like contexts. There the nearest 1,024 are asked; here all are, each with its weight, which needs no index and
+loses nothing. The likeness of two contexts is the cosine of their last hidden states.
+
+Shapes: N entries, D width of a hidden state, W width of a key, C contexts at a time, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ENTRIES, TOKENS = 4096, 256
+"""Entries that are asked at a time, and how many tokens they may be of: weights of 512 contexts then fit in a core's cache."""
+
+
+class Datastore(nn.Module):
+    """Contexts by their keys, in the order of the tokens that followed them.
+
+    Its tensors are no weights: a model's `state_dict` leaves them out.
+    """
+
+    def __init__(
+        self, basis_DW: Tensor, keys_NW: Tensor, tokens_N: Tensor, *, vocab_size: int, weight: float, sharpness: float
+    ) -> None:
+        """basis_DW: from hidden states to all of a key but its last column. keys_NW: what `keys_of` made of the contexts, in the
+        type that products are computed in. tokens_N: ascending, each below `vocab_size`. weight: its share of a prediction.
+        sharpness: by how much an entry's weight falls, as a logarithm, where the cosine falls by 1."""
+        super().__init__()
+        self.vocab_size, self.weight, self.sharpness = vocab_size, weight, sharpness
+        self.register_buffer("basis_DW", basis_DW, persistent=False)
+        self.register_buffer("keys_NW", keys_NW, persistent=False)
+        self.register_buffer("tokens_N", tokens_N, persistent=False)
+        self.basis_DW: Tensor
+        self.keys_NW: Tensor
+        self.tokens_N: Tensor
+        self.parts: list[_Part] = []
+        """Of all entries, made when they are first asked."""
+
+    def mixed(self, logits_CV: Tensor, hidden_CD: Tensor) -> Tensor:
+        """Logarithms of the mixture of a model's predictions with those of the entries: float32 at least."""
+        own_CV = F.log_softmax(logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32)), dim=-1)
+        # a token that follows no entry keeps the model's share of its own
+        return own_CV.exp_().mul_(1 - self.weight).add_(self.recalled(hidden_CD), alpha=self.weight).log_()
+
+    def recalled(self, hidden_CD: Tensor) -> Tensor:
+        """p_CV: of each token the share that the entries which it followed have in the weight of all; float32."""
+        asked_CW = keys_of(hidden_CD, self.basis_DW, self.sharpness).to(self.keys_NW.dtype)
+        asked_CW[
+            :, -1
+        ] *= -1  # times a key's last column: what makes the exponent 0 at a cosine of 1, and negative below
+        p_CV = hidden_CD.new_zeros(len(hidden_CD), self.vocab_size, dtype=torch.float32)
+        with torch.autocast(hidden_CD.device.type, enabled=False):
+            for entries, tokens, of_token_ET in self._parts():
+                weights_CE = asked_CW @ self.keys_NW[entries].t()
+                p_CV[:, tokens] += weights_CE.exp_() @ of_token_ET
+        return p_CV.div_(p_CV.sum(dim=1, keepdim=True))
+
+    def _parts(self) -> list[_Part]:
+        if not self.parts:
+            for first, stop in _cuts(self.tokens_N):
+                tokens_E = self.tokens_N[first:stop]
+                low, high = int(tokens_E[0]), int(tokens_E[-1]) + 1
+                of_token_ET = tokens_E[:, None] == torch.arange(low, high, device=tokens_E.device)
+                self.parts.append(_Part(slice(first, stop), slice(low, high), of_token_ET.to(self.keys_NW.dtype)))
+        return self.parts
+
+
+class _Part(NamedTuple):
+    """A stretch of entries."""
+
+    entries: slice
+    tokens: slice
+    """From the lowest that followed one of them to the highest."""
+    of_token_ET: Tensor
+    """1 where the entry was followed by the token."""
+
+
+def keys_of(hidden_CD: Tensor, basis_DW: Tensor, length: float = 1.0) -> Tensor:
+    """Hidden states in the directions of a basis, each `length` long, and a last column of -`length`: C x W.
+
+    The last column lets one product give sharpness * (cosine - 1), which bfloat16 rounds least where it counts most, near 0.
+    """
+    inside_CW = F.normalize(hidden_CD.to(basis_DW.dtype) @ basis_DW, dim=1)
+    return F.pad(inside_CW, (0, 1), value=-1.0).mul_(length)
+
+
+def main_directions(hidden_ND: Tensor, width: int) -> Tensor:
+    """The basis_DW of `width` directions, at most D, in which hidden states are longest (principal components, uncentred)."""
+    hidden_ND = hidden_ND.double()
+    _, directions_DD = torch.linalg.eigh(hidden_ND.t() @ hidden_ND)
+    basis_DW: Tensor = directions_DD.flip(1)[:, :width].float().contiguous()
+    return basis_DW
+
+
+def _cuts(tokens_N: Tensor) -> Iterator[tuple[int, int]]:
+    """First and stop of stretches of at most ENTRIES entries, whose tokens, in ascending order, lie less than TOKENS apart."""
+    first = 0
+    while first < len(tokens_N):
+        beyond = torch.searchsorted(tokens_N, tokens_N[first] + TOKENS)
+        stop = min(int(beyond), first + ENTRIES)
+        yield first, stop
+        first = stop
