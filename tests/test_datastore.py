@@ -187,6 +187,9 @@ DAMAGES: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "tokens out of order": lambda tensors: tensors.update({"0.tokens_N": tensors["0.tokens_N"].flip(0)}),
     "a key that is no number": lambda tensors: tensors["0.keys_NW"][3].fill_(float("nan")),
     "another basis": lambda tensors: tensors.update({"0.basis_DW": tensors["0.basis_DW"][:, 1:].contiguous()}),
+    "hidden states of another width": lambda tensors: tensors.update(
+        {"0.basis_DW": tensors["0.basis_DW"][1:].contiguous()}
+    ),
     "no width": lambda tensors: tensors.update({"0.keys_NW": tensors["0.keys_NW"][:, 0].contiguous()}),
 }
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from shortrun.disk import shared_permissions
 from shortrun.errors import UserError
 from shortrun.model.datastore import Datastore
-from shortrun.model.language_model import LanguageModel
+from shortrun.model.language_model import LanguageModel, LinearHead
 from shortrun.recipe import DatastoreConfig, Recipe
 from shortrun.runs.checkpoints import Checkpoint
 
@@ -54,7 +54,7 @@ def read_datastores(model: LanguageModel, recipes: Iterable[Recipe], checkpoint:
         if config.weight:
             try:
                 basis_DW, keys_NW, tokens_N = (tensors[f"{number}.{part}"] for part in PARTS)
-                _require_shapes(basis_DW, keys_NW, tokens_N, learner.vocab_size)
+                _require_shapes(basis_DW, keys_NW, tokens_N, learner)
             except (KeyError, ValueError) as error:
                 raise UserError(f"{path} holds no datastore of this model: {error}") from None
             learner.datastore = Datastore(
@@ -73,13 +73,14 @@ def _configs(recipes: Iterable[Recipe]) -> Iterator[DatastoreConfig]:
         yield from [recipe.datastore] * recipe.model.members
 
 
-def _require_shapes(basis_DW: Tensor, keys_NW: Tensor, tokens_N: Tensor, vocab_size: int) -> None:
-    count, width = keys_NW.shape
-    if basis_DW.ndim != 2 or basis_DW.shape[1] != width - 1 or basis_DW.dtype != torch.float32:
+def _require_shapes(basis_DW: Tensor, keys_NW: Tensor, tokens_N: Tensor, model: LanguageModel) -> None:
+    (count, keys), (states, inside) = keys_NW.shape, basis_DW.shape
+    asked = model.head_VD.shape[1] if isinstance(model, LinearHead) else None
+    if (states, inside) != (asked, keys - 1) or basis_DW.dtype != torch.float32 or not bool(basis_DW.isfinite().all()):
         raise ValueError(f"its basis is {tuple(basis_DW.shape)}, and its keys are {tuple(keys_NW.shape)}")
     if keys_NW.dtype not in (torch.float32, torch.bfloat16) or not bool(keys_NW.isfinite().all()):
         raise ValueError("its keys are no numbers of a kind that is computed in")
     if tokens_N.dtype != torch.int32 or tokens_N.shape != (count,) or not count:
         raise ValueError(f"it has tokens {tuple(tokens_N.shape)} for {count} keys")
-    if bool((tokens_N.diff() < 0).any()) or tokens_N[0] < 0 or tokens_N[-1] >= vocab_size:
+    if bool((tokens_N.diff() < 0).any()) or tokens_N[0] < 0 or tokens_N[-1] >= model.vocab_size:
         raise ValueError("its tokens are not in order, or not in the vocabulary")
