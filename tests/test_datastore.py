@@ -80,6 +80,13 @@ def test_the_mixture_is_a_distribution_and_gives_the_datastore_its_share(seed: i
     assert torch.allclose(p_CV[:, -1], 0.7 * logits_CV.softmax(dim=1)[:, -1], atol=1e-6), "which followed nothing"
 
 
+def test_what_is_next_to_impossible_stays_possible() -> None:
+    store = made(torch.randn(4, D), torch.zeros(4, dtype=torch.int64), torch.eye(D))
+    logits_CV = torch.tensor([[0.0] * (V - 1) + [-300.0]])
+    found_CV = store.mixed(logits_CV, torch.randn(1, D))
+    assert found_CV[0, -1].item() == pytest.approx(-300 - np.log(V - 1) + np.log(0.7), abs=1e-3)
+
+
 def test_bfloat16_keys_recall_what_float32_ones_do() -> None:
     hidden_ND = torch.randn(500, 64)
     exact = made(hidden_ND, torch.randint(0, V, (500,)), torch.eye(64))

@@ -9,6 +9,7 @@ Shapes: N entries, D width of a hidden state, W width of a key, C contexts at a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -46,17 +47,15 @@ class Datastore(nn.Module):
     def mixed(self, logits_CV: Tensor, hidden_CD: Tensor) -> Tensor:
         """Logarithms of the mixture of a model's predictions with those of the entries: float32 at least."""
         own_CV = F.log_softmax(logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32)), dim=-1)
-        # a token that follows no entry keeps the model's share of its own
-        return own_CV.exp_().mul_(1 - self.weight).add_(self.recalled(hidden_CD), alpha=self.weight).log_()
+        recalled_CV = self.recalled(hidden_CD).log_().add_(math.log(self.weight))  # -inf of what followed no entry
+        return torch.logaddexp(own_CV.add_(math.log1p(-self.weight)), recalled_CV.to(own_CV.dtype))
 
     def recalled(self, hidden_CD: Tensor) -> Tensor:
         """p_CV: of each token the share that the entries which it followed have in the weight of all; float32."""
-        asked_CW = keys_of(hidden_CD, self.basis_DW, self.sharpness).to(self.keys_NW.dtype)
-        asked_CW[
-            :, -1
-        ] *= -1  # times a key's last column: what makes the exponent 0 at a cosine of 1, and negative below
         p_CV = hidden_CD.new_zeros(len(hidden_CD), self.vocab_size, dtype=torch.float32)
         with torch.autocast(hidden_CD.device.type, enabled=False):
+            asked_CW = keys_of(hidden_CD, self.basis_DW, self.sharpness).to(self.keys_NW.dtype)
+            asked_CW[:, -1] *= -1  # times a key's last column, this makes the exponent 0 at a cosine of 1
             for entries, tokens, of_token_ET in self._parts():
                 weights_CE = asked_CW @ self.keys_NW[entries].t()
                 p_CV[:, tokens] += weights_CE.exp_() @ of_token_ET
