@@ -77,8 +77,11 @@ def heldout() -> str:
             low, high = held["interval"]
             told = f"{held['loss']:.4f} ({low:.4f} to {high:.4f})"
             rows.append(
-                (f"`{row['recipe']}`", held["claimed"] or "–", _loss(held["official_loss"]), told, _loss(row["loss"]))
-            )
+                (
+                    f"`{row['recipe']}`{row['on'].removesuffix(' on HN-100k').removesuffix(',')}", held["claimed"] or "–",
+                    _loss(held["official_loss"]), told, _loss(row["loss"]),
+                )
+            )  # fmt: skip
     return markdown_table(headings, rows)
 
 
