@@ -142,7 +142,9 @@ def minutes_chart() -> Any:
         .encode(
             x=alt.X("minutes:Q", title="minutes of training on 2 cores", scale=alt.Scale(type="log")),
             y=alt.Y("loss:Q", title="validation loss (nats per character)", scale=alt.Scale(zero=False)),
-            color=alt.Color("recipe:N", title=None, scale=alt.Scale(range=list(RUN_COLOURS))),
+            color=alt.Color(
+                "recipe:N", title=None, scale=alt.Scale(range=list(RUN_COLOURS)), legend=alt.Legend(labelLimit=400)
+            ),
         )
     )
 
