@@ -358,7 +358,7 @@ class DatastoreConfig(Section):
     sharpness: float = Field(22.0, gt=0, le=40)
     """By how much an entry's weight falls, as a logarithm, where the cosine of its context falls by 1."""
     width: int = Field(128, ge=2, le=2**16)
-    """Numbers that are kept of each context, in the directions that contexts differ most in."""
+    """Numbers that are kept of each context: all but one are its places along the directions in which contexts reach furthest."""
 
 
 class Recipe(Section):

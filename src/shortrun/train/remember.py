@@ -20,7 +20,7 @@ from shortrun.tokens.rows import IGNORE
 from shortrun.tokens.windows import of_like_length, rows_of, windows_of
 
 SAMPLED = 16
-"""The directions are those of the contexts in every so manieth group of documents."""
+"""One group of documents in so many decides the directions of keys."""
 
 
 @torch.no_grad()
@@ -67,7 +67,7 @@ def _filled(
 def _contexts(
     model: LanguageModel, documents: EncodedDocuments, dtype: torch.dtype, every: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The hidden state before each target, hidden_CD, and the targets_C, of every so manieth group of documents."""
+    """hidden_CD before each target, and the targets_C, of one group of documents after another; `every` skips most of them."""
     assert isinstance(model, LinearHead)
     windows = windows_of(documents.lengths_D, model.block_size)
     with evaluating(model) as device:
