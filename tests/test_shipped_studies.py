@@ -171,6 +171,18 @@ def test_a_report_at_full_size_is_the_report() -> None:
     assert (last.model.n_layer, last.model.n_head, last.model.d_model, last.train.epochs) == (6, 8, 512, 7)
 
 
+def test_the_way_from_the_baseline_ends_at_the_best_recipe() -> None:
+    last, best = recipes(load_study("baseline-to-best", {"scale": FULL}))[-1], load_recipe("best-cpu")
+    for section in ("batches", "model", "optim", "schedule", "datastore"):
+        assert getattr(last, section) == getattr(best, section)
+    assert (last.tokenizer.kind, last.tokenizer.vocab_size) == (best.tokenizer.kind, best.tokenizer.vocab_size)
+    assert (last.train.epochs, last.train.rdrop, last.train.rdrop_from) == (
+        best.train.epochs,
+        best.train.rdrop,
+        best.train.rdrop_from,
+    )
+
+
 def test_the_four_experiments_of_the_mini_gpt() -> None:
     made = recipes(load_study("mini-gpt", {"scale": FULL}))
     assert [(each.train.epochs, each.optim.lr) for each in made] == [(10, 1e-3), (10, 5e-4), (3, 1e-3), (3, 5e-4)]
