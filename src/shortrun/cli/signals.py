@@ -42,7 +42,8 @@ def stopping(run: Path, say: Callable[[str], None]) -> Iterator[Callable[[], int
 def catching(say: Callable[[str], None], sentence: str) -> Iterator[Callable[[], int]]:
     """Catches signals from the first call of `stop` on: before training has begun there is nothing to save.
 
-    The first one says the sentence; a second one does what it always does.
+    The first one says the sentence; a second one does what it always does. A process that ends because another one of
+    its run has ended ignores SIGTERM from then on: torchrun sends it at once, and the process has yet to say why it ends.
     """
     came = 0
     before: dict[signal.Signals, signal._HANDLER] = {}
@@ -60,6 +61,10 @@ def catching(say: Callable[[str], None], sentence: str) -> Iterator[Callable[[],
 
     try:
         yield stop
+    except ShortrunError as error:
+        if error.process is not None:
+            before[signal.SIGTERM] = signal.SIG_IGN
+        raise
     finally:
         _set(before)
 
