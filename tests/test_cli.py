@@ -255,20 +255,25 @@ def test_signals_are_caught_once_a_step_has_been_taken(tmp_path: Path) -> None:
     assert handlers() == usual
 
 
-def test_a_process_that_lost_another_says_so_before_sigterm_ends_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("came", [False, True])
+def test_a_process_that_lost_another_says_so_before_sigterm_ends_it(tmp_path: Path, came: bool) -> None:
     """As torchrun sends it to the processes that are left, whether or not the first one came before the error."""
-    before, lost = signal.getsignal(signal.SIGTERM), ShortrunError("another one has ended")
+    usual, lost = signal.getsignal(signal.SIGTERM), ShortrunError("another one has ended")
     lost.process = 0
-    for came in (False, True):
-        try:
-            with pytest.raises(ShortrunError), stopping(tmp_path, lambda _: None) as stop:
-                stop()
-                if came:
-                    signal.raise_signal(signal.SIGTERM)
-                raise lost
-            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
-        finally:
-            signal.signal(signal.SIGTERM, before)
+
+    def ends() -> None:
+        with stopping(tmp_path, lambda _: None) as stop:
+            stop()
+            if came:
+                signal.raise_signal(signal.SIGTERM)
+            raise lost
+
+    try:
+        with pytest.raises(ShortrunError):
+            ends()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
