@@ -198,9 +198,45 @@ def _difference(row: dict[str, Any], known: float) -> str:
     return f"{row['difference']:+.4f} ({low:+.4f} to {high:+.4f}){turned}"
 
 
+KILLED_SWEEP = ROOT / "benchmarks" / "killed_sweep.json"
+
+
+def killed_sweep() -> str:
+    """What became of the trials of a sweep whose process was killed, and its best ones."""
+    told = json.loads(KILLED_SWEEP.read_text(encoding="utf-8"))
+    counts, result = told["counts"], told["result"]
+    cost = result["search_cost"]
+    facts = markdown_table(
+        ("of the trials", ""),
+        [
+            ("asked for", str(counts["asked_for"])),
+            ("finished", f"{counts['ended']}: {counts['completed']} completed, {counts['pruned']} pruned"),
+            ("finished when a process was killed", " and ".join(map(str, counts["killed_after"]))),
+            ("tries in the database", str(counts["tries_in_the_database"])),
+            ("run folders", str(counts["run_folders"])),
+            ("lost", str(counts["lost"])),
+            ("counted twice", str(counts["counted_twice"])),
+        ],
+    )
+    completed = [trial for trial in result["trials"] if trial["state"] == "COMPLETE"]
+    fields = list(result["best"]["params"])
+    best = markdown_table(
+        ("trial", "tuning loss", *(f"`{field}`" for field in fields)),
+        [
+            (str(trial["number"]), _loss(trial["loss"]), *(f"{trial['params'][field]:.3g}" for field in fields))
+            for trial in sorted(completed, key=lambda trial: float(trial["loss"]))[:5]
+        ],
+    )
+    searched = (
+        f"Search cost: {cost['finished_trials']} trials, {cost['passes']:,} passes, {cost['hours']:.2f} hours of runs."
+    )
+    return f"{facts}\n\n{best}\n\n{searched}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "results": results, "short-results": short_results, "heldout": heldout, "begun": begun,
     "proxy-scale": proxy_scale, "time-to-loss": time_to_loss,
+    "killed-sweep": killed_sweep,
 }  # fmt: skip
 
 
@@ -244,6 +280,7 @@ def _add(options: argparse.Namespace) -> None:
     }  # fmt: skip
     if options.step_seconds:
         curves = read_curves(options.run)
+        assert curves.max_steps is not None
         single = steps_before_rdrop(curves.max_steps, folder.recipe().train)
         cost = options.step_seconds
         curve = [
