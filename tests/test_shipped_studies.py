@@ -48,8 +48,17 @@ def steps(recipe: Recipe) -> int:
     return ceil(tokens / (recipe.batches.batch_size * recipe.batches.block_size))
 
 
-def test_one_for_each_report_and_six_more() -> None:
-    others = ["baseline-to-best", "mini-gpt", "negative-results", "proxy-scale", "recommended-ablations", "vocabulary"]
+def test_one_for_each_report_and_eight_more() -> None:
+    others = [
+        "baseline-to-best",
+        "best-cpu-changes",
+        "best-quick-changes",
+        "mini-gpt",
+        "negative-results",
+        "proxy-scale",
+        "recommended-ablations",
+        "vocabulary",
+    ]
     assert sorted(NAMES) == sorted([*LADDERS, *others])
     for name in LADDERS:
         study = load_study(name)
