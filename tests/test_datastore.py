@@ -149,6 +149,13 @@ def test_only_the_last_step_has_one_and_a_resumed_run_gets_the_same(run: Callabl
     assert len(list((having / "checkpoints").glob(f"*/{DATASTORES}"))) == 1
 
 
+def test_show_says_which_losses_have_it(run: Callable[..., Path]) -> None:
+    shown = {"plain": run_command("show", run("plain")).stdout}
+    shown["having"] = run_command("show", run("having", datastore=WITH)).stdout
+    assert "0.3 of each prediction from the last step's evaluation on" in " ".join(shown["having"].split())
+    assert "of each prediction" not in shown["plain"]
+
+
 def test_the_rules_are_kept_and_the_datastore_is_disclosed(run: Callable[..., Path], tmp_path: Path) -> None:
     verdicts = judged(run("having", datastore=WITH), tmp_path)
     assert_all_kept(verdicts)

@@ -183,3 +183,37 @@ def test_what_is_timed_is_the_loss_with_both_gradients(monkeypatch: pytest.Monke
         assert loss_seconds(300, 16, torch.bfloat16, 1) == 1.0 / TARGETS
     assert counter.get_total_flops() == 3 * TARGETS * 6 * 300 * 16
     loss_seconds.cache_clear()  # the clock was not a real one
+
+
+@pytest.mark.parametrize("source", ["hackernews", "file"])
+def test_the_plan_adds_the_time_that_a_datastore_takes(
+    source: str, titles_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each context that is scored is compared with each that was trained on, after a pass forward over the latter."""
+    data = {
+        "source": source,
+        "path": str(titles_file) if source == "file" else (),
+        "num_titles": "all",
+        "tuning_titles": 0,
+        "val_frac": 0.2,
+    }
+    recipe = load_recipe("best-quick", {"data": data})
+    monkeypatch.setattr(PLAN, "product_rate", lambda *_: 1e12)
+    monkeypatch.setattr(PLAN, "recall_seconds", lambda *_: 1e-9)
+    found, without = plan(recipe), plan(load_recipe("best-quick", {"data": data, "datastore": {"weight": 0.0}}))
+    contexts = found.tokens / 2
+    scored = 0.25 * contexts
+    forward = contexts * found.flops / found.tokens / 3 / found.flops_per_second
+    assert found.datastore_seconds == pytest.approx(contexts * scored * 1e-9 + forward, rel=0.1)
+    assert found.seconds == found.flops / found.flops_per_second + found.datastore_seconds
+    assert without.datastore_seconds == plan(recipe, gpus=1).datastore_seconds == 0
+
+
+def test_what_is_timed_of_a_datastore_is_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 4.0, 4.0, 5.0, 5.0, 14.0])
+    monkeypatch.setattr(PLAN, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    PLAN.recall_seconds.cache_clear()
+    with FlopCounterMode(display=False) as counter:
+        assert PLAN.recall_seconds(300, 16, torch.float32, 1) == 1.0 / 2**15 / 512
+    assert counter.get_total_flops() >= 3 * 2 * 2**15 * 512 * 16
+    PLAN.recall_seconds.cache_clear()

@@ -93,7 +93,8 @@ def compare_command(argv: list[str]) -> None:
 
 
 def _show_glance(found: Glance) -> None:
-    show_pairs(f"{found.run}: {found.state}", {**_losses(found), **_budget(found), "parameters": _parameters(found)})
+    facts = {**_losses(found), **_budget(found), "parameters": _parameters(found), **_datastore(found)}
+    show_pairs(f"{found.run}: {found.state}", facts)
     print()
     base = found.nearest if found.nearest == "the defaults" else f"the shipped recipe {found.nearest}"
     if found.differences:
@@ -198,6 +199,13 @@ def _parameters(found: Glance) -> str:
     if "head" not in counts and found.recipe.model.tied_head:
         parts.append("head tied to the embeddings")
     return f"{total:,}: " + ", ".join(parts)
+
+
+def _datastore(found: Glance) -> dict[str, str]:
+    config = found.recipe.datastore
+    if not config.weight or found.members:
+        return {}
+    return {"datastore": f"{config.weight:g} of each prediction from the last step's evaluation on, and none before"}
 
 
 def _curve(curves: Curves) -> list[str]:

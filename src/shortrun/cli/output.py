@@ -117,7 +117,8 @@ def show_plan(recipe: str, plan: Plan) -> None:
             "CPU": plan.cpu,
             "precision": plan.precision_from,
             "time": f"about {duration(plan.seconds)} at {plan.flops_per_second / 1e9:,.0f} GFLOP/s "
-            f"({plan.flops_per_second_from})",
+            f"({plan.flops_per_second_from})"
+            + (f", {duration(plan.datastore_seconds)} of it for the datastore" if plan.datastore_seconds else ""),
         },
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import ceil
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from shortrun.model.datastore import Datastore
 from shortrun.model.device import choose_device, choose_precision, cpu_features, product_rate, repeatable
 from shortrun.model.language_model import LanguageModel, LinearHead
 from shortrun.model.make import model_without_weights
@@ -59,7 +61,10 @@ class Plan:
     memory_bytes: dict[str, int]
     flops_per_second: float
     flops_per_second_from: str
+    datastore_seconds: float
+    """To fill the datastore and to ask it in the last evaluation; 0 without one, and on GPUs, where it was not measured."""
     seconds: float
+    """All of it, but for evaluations without a datastore."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -85,9 +90,15 @@ def plan(recipe: Recipe, gpus: int = 0) -> Plan:
     parameters = model.count_parameters()
     rows = rows_at_once(model, recipe, dtype, "cuda" if gpus else "cpu", processes)[0]
     memory = step_bytes(parameters, vocab_size, recipe, dtype, rows)
+    datastore_seconds = 0.0
     if recipe.datastore.weight:
-        entry = recipe.datastore.width * dtype.itemsize + 4
-        memory["datastore"] = round(recipe.model.members * tokens / recipe.train.epochs) * entry
+        entries = round(recipe.model.members * tokens / recipe.train.epochs)
+        memory["datastore"] = entries * (recipe.datastore.width * dtype.itemsize + 4)
+        if not gpus:
+            asking = _scored_share(recipe.data) * tokens / recipe.train.epochs
+            with repeatable(recipe.train.threads) as threads:
+                each = recall_seconds(vocab_size, recipe.datastore.width, dtype, threads)
+            datastore_seconds = entries * (asking * each + flops_a_token / 3 / recipe.model.members / rate)
     return Plan(
         parameters=parameters,
         documents=documents,
@@ -105,7 +116,8 @@ def plan(recipe: Recipe, gpus: int = 0) -> Plan:
         memory_bytes={**memory, "total": sum(memory.values())},
         flops_per_second=rate,
         flops_per_second_from=rate_from,
-        seconds=flops / rate,
+        datastore_seconds=datastore_seconds,
+        seconds=flops / rate + datastore_seconds,
     )
 
 
@@ -118,6 +130,17 @@ def _training_text(data: DataConfig) -> tuple[int, float, str]:
         return documents, documents * CHARACTERS_A_TITLE, f"assuming {assumed} as long as Hacker News titles"
     train = load_corpus(data).manifest["splits"]["train"]
     return train["documents"], train["characters"] + 5 * train["documents"], "counted in the data"
+
+
+def _scored_share(data: DataConfig) -> float:
+    """Characters of the documents that every evaluation scores, as a share of those that are trained on."""
+    if data.source == "hackernews":
+        total = 100_000 if data.num_titles == "all" else data.num_titles
+        scored = int(total * data.val_frac) + data.tuning_titles
+        return scored / (total - scored)
+    splits = load_corpus(data).manifest["splits"]
+    scored = sum(splits[split]["characters"] for split in ("validation", "tuning") if split in splits)
+    return float(scored / splits["train"]["characters"])
 
 
 def _rate(recipe: Recipe, gpus: int, model: LanguageModel, flops_a_token: float) -> tuple[torch.dtype, str, float, str]:
@@ -155,10 +178,30 @@ def loss_seconds(vocabulary: int, width: int, dtype: torch.dtype, threads: int) 
     """
     hidden_ND, head_VD = torch.full((TARGETS, width), 0.01), torch.full((vocabulary, width), 0.01)
     targets_N = torch.zeros(TARGETS, dtype=torch.int64)
-    best = float("inf")
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        for _ in range(3):
-            start = time.perf_counter()
-            training_loss(hidden_ND, head_VD, targets_N)
-            best = min(best, time.perf_counter() - start)
-    return best / TARGETS
+        return _best_of_three(lambda: training_loss(hidden_ND, head_VD, targets_N)) / TARGETS
+
+
+@lru_cache(maxsize=16)
+def recall_seconds(vocabulary: int, width: int, dtype: torch.dtype, threads: int) -> float:  # noqa: ARG001
+    """Seconds in which one context is compared with one entry of a datastore on the CPU, the best of three.
+
+    `threads` only tells results apart.
+    """
+    entries, contexts = 2**15, 512
+    keys_NW = torch.full((entries, width), width**-0.5, dtype=dtype)
+    tokens_N = torch.arange(entries, dtype=torch.int32) * vocabulary // entries
+    store = Datastore(torch.eye(width, width - 1), keys_NW, tokens_N, vocab_size=vocabulary, weight=0.5, sharpness=20.0)
+    hidden_CD = torch.full((contexts, width), 1.0)
+    with torch.no_grad():
+        return _best_of_three(lambda: store.recalled(hidden_CD)) / entries / contexts
+
+
+def _best_of_three(work: Callable[[], object]) -> float:
+    """The fewest seconds it took."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
