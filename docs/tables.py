@@ -198,6 +198,25 @@ def _difference(row: dict[str, Any], known: float) -> str:
     return f"{row['difference']:+.4f} ({low:+.4f} to {high:+.4f}){turned}"
 
 
+def where_the_loss_lies() -> str:
+    """What `shortrun breakdown RUN --json` printed of `best-cpu`, as shares of the loss."""
+    found = json.loads((RESULTS / "breakdown-best-cpu.json").read_text(encoding="utf-8"))
+    body = [
+        (
+            group if first else "",
+            part["name"],
+            f"{part['tokens']:,}",
+            f"{part['nats'] / part['tokens']:.2f}",
+            f"{part['share']:.1%}",
+        )
+        for group, parts in found["groups"].items()
+        if len(parts) > 1
+        for first, part in ((part is parts[0], part) for part in parts)
+    ]
+    body.append(("upper or lower case alone", "", "", "", f"{found['case_share']:.1%}"))
+    return markdown_table(("tokens by", "", "how many", "nats per token", "share of the loss"), body)
+
+
 KILLED_SWEEP = ROOT / "benchmarks" / "killed_sweep.json"
 
 
@@ -236,7 +255,7 @@ def killed_sweep() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "results": results, "short-results": short_results, "heldout": heldout, "begun": begun,
     "proxy-scale": proxy_scale, "time-to-loss": time_to_loss,
-    "killed-sweep": killed_sweep,
+    "killed-sweep": killed_sweep, "where-the-loss-lies": where_the_loss_lies,
 }  # fmt: skip
 
 
