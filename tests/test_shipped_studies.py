@@ -48,11 +48,12 @@ def steps(recipe: Recipe) -> int:
     return ceil(tokens / (recipe.batches.batch_size * recipe.batches.block_size))
 
 
-def test_one_for_each_report_and_eight_more() -> None:
+def test_one_for_each_report_and_nine_more() -> None:
     others = [
         "baseline-to-best",
         "best-cpu-changes",
         "best-quick-changes",
+        "members",
         "mini-gpt",
         "negative-results",
         "proxy-scale",
