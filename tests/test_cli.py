@@ -14,7 +14,7 @@ import pytest
 
 import shortrun
 from shortrun.cli.signals import SIGNALS, stopping
-from shortrun.errors import ShortrunError, UserError, missing_extra
+from shortrun.errors import LostProcess, ShortrunError, UserError, missing_extra
 from shortrun.recipe_file import shipped_recipes, to_toml
 from shortrun.runs.folder import RunFolder
 from tests.conftest import gpt2_files, run_command, tiny_recipe
@@ -255,23 +255,24 @@ def test_signals_are_caught_once_a_step_has_been_taken(tmp_path: Path) -> None:
     assert handlers() == usual
 
 
-@pytest.mark.parametrize("came", [False, True])
-def test_a_process_that_lost_another_says_so_before_sigterm_ends_it(tmp_path: Path, came: bool) -> None:
+@pytest.mark.parametrize(("error", "came"), [(LostProcess, False), (LostProcess, True), (ShortrunError, False)])
+def test_a_process_that_lost_another_says_so_before_sigterm_ends_it(
+    tmp_path: Path, error: type[ShortrunError], came: bool
+) -> None:
     """As torchrun sends it to the processes that are left, whether or not the first one came before the error."""
-    usual, lost = signal.getsignal(signal.SIGTERM), ShortrunError("another one has ended")
-    lost.process = 0
+    usual = signal.getsignal(signal.SIGTERM)
 
     def ends() -> None:
         with stopping(tmp_path, lambda _: None) as stop:
             stop()
             if came:
                 signal.raise_signal(signal.SIGTERM)
-            raise lost
+            raise error("another one has ended")
 
     try:
-        with pytest.raises(ShortrunError):
+        with pytest.raises(error):
             ends()
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+        assert (signal.getsignal(signal.SIGTERM) == signal.SIG_IGN) == (error is LostProcess)
     finally:
         signal.signal(signal.SIGTERM, usual)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +16,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shortrun.errors import UserError
+from shortrun.errors import ShortrunError, UserError
 from shortrun.model import datastore as module
 from shortrun.model.datastore import Datastore, keys_of, main_directions
+from shortrun.model.language_model import LinearHead
 from shortrun.runs import datastores
 from shortrun.runs.checkpoints import newest_checkpoint, weights_sha256
 from shortrun.runs.datastores import DATASTORES
@@ -41,13 +44,24 @@ def made(
     return Datastore(basis_DW, keys_NW, tokens_N[order_N].int(), vocab_size=V, weight=weight, sharpness=sharpness)
 
 
-@given(st.lists(st.integers(0, V - 1), min_size=1, max_size=40), st.integers(0, 99), st.sampled_from([0.5, 22.0, 40.0]))
+@given(
+    st.lists(st.integers(0, V - 1), min_size=1, max_size=40),
+    st.integers(0, 99),
+    st.sampled_from([0.5, 22.0, 40.0]),
+    st.integers(1, 50),
+    st.integers(1, V),
+)
 def test_a_token_is_recalled_by_its_contexts_share_of_all_weights(
-    tokens: list[int], seed: int, sharpness: float
+    tokens: list[int], seed: int, sharpness: float, entries: int, spread: int
 ) -> None:
+    """However many entries are asked at a time."""
     generator = torch.Generator().manual_seed(seed)
     hidden_ND, asked_CD = (torch.randn(count, D, generator=generator) for count in (len(tokens), 4))
-    found_CV = made(hidden_ND, torch.tensor(tokens), torch.eye(D), sharpness).recalled(asked_CD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "ENTRIES", entries)
+        patch.setattr(module, "TOKENS", spread)
+        store = made(hidden_ND, torch.tensor(tokens), torch.eye(D), sharpness)
+    found_CV = store.recalled(asked_CD)
     weights_CN = (sharpness * F.cosine_similarity(asked_CD[:, None].double(), hidden_ND.double(), dim=2)).exp()
     expected_CV = torch.zeros(4, V, dtype=torch.float64).index_add_(1, torch.tensor(tokens), weights_CN)
     expected_CV /= expected_CV.sum(dim=1, keepdim=True)
@@ -97,11 +111,32 @@ def test_bfloat16_keys_recall_what_float32_ones_do() -> None:
     assert torch.allclose(rounded.recalled(near_CD), exact.recalled(near_CD), rtol=0.03, atol=0.003)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_asked_beside_a_context_does_not_move_its_answer(dtype: torch.dtype) -> None:
+    hidden_ND = torch.randn(6000, 64)
+    exact = made(hidden_ND, torch.randint(0, V, (6000,)), torch.eye(64))
+    store = Datastore(exact.basis_DW, exact.keys_NW.to(dtype), exact.tokens_N, vocab_size=V, weight=0.3, sharpness=22.0)
+    asked_CD = torch.randn(300, 64)
+    together_CV = store.recalled(asked_CD).log()
+    alone_CV = torch.cat([store.recalled(some_CD) for some_CD in torch.split(asked_CD, [1, 2, 40, 257])]).log()
+    assert torch.allclose(together_CV, alone_CV, atol=1e-4)
+    assert torch.backends.mkldnn.matmul.fp32_precision == "none", "as it was"  # type: ignore[attr-defined]
+
+
+def test_it_can_be_asked_in_float64() -> None:
+    hidden_ND, tokens_N = torch.randn(40, D), torch.randint(0, V, (40,))
+    store = made(hidden_ND, tokens_N, torch.eye(D))
+    before_CV = store.recalled(hidden_ND[:3])
+    found_CV = store.double().recalled(hidden_ND[:3].double())
+    assert found_CV.dtype == torch.float64
+    assert torch.allclose(found_CV, before_CV.double(), atol=1e-5)
+
+
 def test_directions_are_those_in_which_hidden_states_are_longest() -> None:
     long_ND = torch.randn(400, D) * torch.tensor([0.1, 9.0, 0.1, 3.0, 0.1])
-    basis_DW = main_directions(long_ND, 2)
+    basis_DW = main_directions(torch.split(long_ND, 150), 2)
     assert torch.allclose(basis_DW.abs()[[1, 3], [0, 1]], torch.ones(2), atol=0.02)
-    assert main_directions(long_ND, 99).shape == (D, D)
+    assert main_directions([long_ND], 99).shape == (D, D)
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +182,46 @@ def test_only_the_last_step_has_one_and_a_resumed_run_gets_the_same(run: Callabl
     assert files[0].read_bytes() == files[1].read_bytes()
     assert scores_of(tmp_path / "cut")["loss"] == scores_of(having)["loss"]
     assert len(list((having / "checkpoints").glob(f"*/{DATASTORES}"))) == 1
+
+
+def test_memory_that_is_too_small_for_it_costs_no_step(
+    run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    having = run("having", datastore=WITH)
+    recipe, loop = RunFolder.open(having).recipe(), importlib.import_module("shortrun.train.loop")
+
+    def no_room(*_: object) -> tuple[int, int]:
+        raise MemoryError("12 GB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "remember", no_room)
+        with pytest.raises(
+            ShortrunError, match=r"datastore does not fit into memory \(12 GB\).*0000044, with all steps"
+        ):
+            train(recipe, tmp_path / "short")
+    monkeypatch.setattr(loop.Loop, "_step", None)  # no step is left to take
+    resume(tmp_path / "short")
+    assert scores_of(tmp_path / "short")["loss"] == scores_of(having)["loss"]
+    assert len(list((tmp_path / "short" / "checkpoints").glob(f"*/{DATASTORES}"))) == 1
+    assert newest_checkpoint(RunFolder.open(tmp_path / "short"))[1] == []
+
+
+def test_all_that_a_linear_head_is_known_by_is_its_class(run: Callable[..., Path]) -> None:
+    """As from Python 3.12 on `isinstance` of a protocol asks for it."""
+    model = load_trained(run("having", datastore=WITH)).model
+    assert model.datastore is not None
+    for member in ("head_VD", "hidden"):
+        inspect.getattr_static(model, member)
+    assert {name for name in vars(LinearHead) if not name.startswith("_")} == {"head_VD", "hidden"}
+    assert not LinearHead.__annotations__
+
+
+def test_a_bfloat16_datastore_is_found_causal(run: Callable[..., Path], tmp_path: Path) -> None:
+    path = run("bfloat16", datastore=WITH, train={"precision": "bfloat16"})
+    store = load_trained(path).model.datastore
+    assert store is not None
+    assert store.keys_NW.dtype == torch.bfloat16
+    assert_all_kept(judged(path, tmp_path))
 
 
 def test_show_says_which_losses_have_it(run: Callable[..., Path]) -> None:

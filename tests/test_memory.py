@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from shortrun.errors import UserError
+from shortrun.model.datastore import Datastore
 from shortrun.model.gpt import GPT
 from shortrun.optim.optimizers import make_optimizer
 from shortrun.recipe import Recipe
@@ -185,35 +186,59 @@ def test_what_is_timed_is_the_loss_with_both_gradients(monkeypatch: pytest.Monke
     loss_seconds.cache_clear()  # the clock was not a real one
 
 
+@pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("source", ["hackernews", "file"])
 def test_the_plan_adds_the_time_that_a_datastore_takes(
-    source: str, titles_file: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, members: int, titles_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each context that is scored is compared with each that was trained on, after a pass forward over the latter."""
-    data = {
-        "source": source,
-        "path": str(titles_file) if source == "file" else (),
-        "num_titles": "all",
-        "tuning_titles": 0,
-        "val_frac": 0.2,
-    }
-    recipe = load_recipe("best-quick", {"data": data})
+    """Each context that is scored is compared with each that was trained on, for two losses, after a pass forward over the
+    latter; by each member."""
+    path = str(titles_file) if source == "file" else ()
+    data = {"source": source, "path": path, "num_titles": "all", "tuning_titles": 0, "val_frac": 0.2}
+    sections: dict[str, dict[str, Any]] = {"data": data, "model": {"members": members}}
+    recipe = load_recipe("best-quick", sections)
+    widths = []
+
+    def recall(vocabulary: int, width: int, *_: object) -> float:
+        widths.append((vocabulary, width))
+        return 1e-9
+
     monkeypatch.setattr(PLAN, "product_rate", lambda *_: 1e12)
-    monkeypatch.setattr(PLAN, "recall_seconds", lambda *_: 1e-9)
-    found, without = plan(recipe), plan(load_recipe("best-quick", {"data": data, "datastore": {"weight": 0.0}}))
+    monkeypatch.setattr(PLAN, "recall_seconds", recall)
+    found, without = plan(recipe), plan(load_recipe("best-quick", {**sections, "datastore": {"weight": 0.0}}))
     contexts = found.tokens / 2
-    scored = 0.25 * contexts
     forward = contexts * found.flops / found.tokens / 3 / found.flops_per_second
-    assert found.datastore_seconds == pytest.approx(contexts * scored * 1e-9 + forward, rel=0.1)
+    assert found.datastore_seconds == pytest.approx(
+        members * 2 * contexts * 0.25 * contexts * 1e-9 + forward, rel=0.1 if source == "file" else 1e-6
+    )
     assert found.seconds == found.flops / found.flops_per_second + found.datastore_seconds
     assert without.datastore_seconds == plan(recipe, gpus=1).datastore_seconds == 0
+    wide = plan(load_recipe("best-quick", {**sections, "datastore": {"width": 65_536}}))
+    assert wide.memory_bytes["datastore"] < 3 * found.memory_bytes["datastore"], "no more than there are hidden numbers"
+    assert widths == [(8_000, 128), (8_000, 257)]
 
 
-def test_what_is_timed_of_a_datastore_is_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_asks_as_often_as_a_run_does(titles_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, recalled = [], Datastore.recalled
+
+    def counted(self: Datastore, hidden_CD: torch.Tensor) -> torch.Tensor:
+        asked.append(len(hidden_CD))
+        return recalled(self, hidden_CD)
+
+    monkeypatch.setattr(Datastore, "recalled", counted)
+    recipe = tiny_recipe(titles_file, datastore={"weight": 0.3, "width": 8}, data={"tuning_titles": 0})
+    result = train(recipe, tmp_path / "run")
+    both = result.evaluation.loss.targets + result.evaluation.official.targets_scored
+    drawn = sum(asked) - both
+    assert 0 <= drawn <= 5 * 80, "besides the documents that an evaluation draws"
+
+
+@pytest.mark.parametrize("vocabulary", [300, 200_000])
+def test_what_is_timed_of_a_datastore_is_one_question(vocabulary: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 4.0, 4.0, 5.0, 5.0, 14.0])
     monkeypatch.setattr(PLAN, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     PLAN.recall_seconds.cache_clear()
     with FlopCounterMode(display=False) as counter:
-        assert PLAN.recall_seconds(300, 16, torch.float32, 1) == 1.0 / 2**15 / 512
+        assert PLAN.recall_seconds(vocabulary, 16, torch.float32, 1) == 1.0 / 2**15 / 512
     assert counter.get_total_flops() >= 3 * 2 * 2**15 * 512 * 16
     PLAN.recall_seconds.cache_clear()

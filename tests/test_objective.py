@@ -20,6 +20,7 @@ from shortrun.score.cross_entropy import CHUNK, largest
 from shortrun.score.evaluate import document_nats, official_loss
 from shortrun.tokens.encoded import EncodedDocuments
 from shortrun.tokens.rows import IGNORE, Rows
+from shortrun.train import objective
 from shortrun.train.objective import Objective, training_loss
 from tests.test_scores import BLOCK, VOCAB, Headless, a_model
 
@@ -62,6 +63,7 @@ def gradients(loss: Tensor, *inputs: Tensor) -> list[Tensor]:
     chunk=st.integers(1, 2000),
     smoothing=st.sampled_from([0.0, 0.1]),
     rdrop=st.sampled_from([0.0, 2.0]),
+    strip=st.integers(1, 2000),
     ignored=st.booleans(),
     seed=st.integers(0, 99),
 )
@@ -75,6 +77,7 @@ def test_it_is_cross_entropy(
     chunk: int,
     smoothing: float,
     rdrop: float,
+    strip: int,
     ignored: bool,
     seed: int,
 ) -> None:
@@ -85,6 +88,7 @@ def test_it_is_cross_entropy(
     hidden, head = hidden.detach().to(kind).requires_grad_(), head.detach().to(kind).requires_grad_()
     with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
         patch.setattr(cross_entropy, "CHUNK", chunk)
+        patch.setattr(objective, "STRIP", strip)
         found, nats = training_loss(hidden, head, targets, label_smoothing=smoothing, rdrop=rdrop)
     found_value, expected_value, scale = found.item(), expected.item(), 1 + expected_nats.item()
     assert abs(found_value - expected_value) <= tolerance * (scale + abs(expected_value))

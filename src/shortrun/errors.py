@@ -17,6 +17,10 @@ class ShortrunError(Exception):
     """The process that raised it, where it is one of several and the others may not know."""
 
 
+class LostProcess(ShortrunError):
+    """Another process of the same run has ended or can't be reached."""
+
+
 class UserError(ShortrunError):
     """What was asked for can't be done: a bad file, a typo, a recipe that can't work. Exit code 2."""
 

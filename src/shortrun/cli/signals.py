@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from shortrun.errors import ShortrunError
+from shortrun.errors import LostProcess, ShortrunError
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -61,9 +61,8 @@ def catching(say: Callable[[str], None], sentence: str) -> Iterator[Callable[[],
 
     try:
         yield stop
-    except ShortrunError as error:
-        if error.process is not None:
-            before[signal.SIGTERM] = signal.SIG_IGN
+    except LostProcess:
+        before[signal.SIGTERM] = signal.SIG_IGN
         raise
     finally:
         _set(before)

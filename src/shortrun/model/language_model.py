@@ -82,9 +82,10 @@ class LanguageModel(nn.Module, ABC):
 
 @runtime_checkable
 class LinearHead(Protocol):
-    """A model whose logits come from its last hidden states, so that a loss can make them a few at a time."""
+    """A model whose logits come from its last hidden states, so that a loss can make them a few at a time.
 
-    datastore: Datastore | None
+    Its members are those of a class, because from Python 3.12 on no others are found.
+    """
 
     @property
     def head_VD(self) -> Tensor:
@@ -99,4 +100,5 @@ class LinearHead(Protocol):
 def logits_from(model: LinearHead, hidden_ND: Tensor) -> Tensor:
     """The logits_NV of hidden states, mixed with what the datastore says where there is one."""
     logits_NV = hidden_ND @ model.head_VD.t()
-    return logits_NV if model.datastore is None else model.datastore.mixed(logits_NV, hidden_ND)
+    datastore = model.datastore if isinstance(model, LanguageModel) else None
+    return logits_NV if datastore is None else datastore.mixed(logits_NV, hidden_ND)

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from shortrun.errors import ShortrunError, UserError, counted
+from shortrun.errors import LostProcess, ShortrunError, UserError, counted
 from shortrun.model.device import keep_freed_memory, repeatable
 from shortrun.optim.schedules import warmup_steps
 from shortrun.recipe import WITHOUT_EFFECT, Recipe
@@ -260,7 +260,7 @@ def _sentences(folder: RunFolder, parts: Assembly) -> Iterator[None]:
             ) from error
         if parts.processes.size == 1 or not lost_another(error):
             raise
-        raise ShortrunError(
+        raise LostProcess(
             f"{without_another(error)}. {last_good(folder)}; `shortrun resume {folder.path}` goes on from there, with any "
             "number of processes"
         ) from error

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from shortrun.errors import ShortrunError
+from shortrun.errors import ShortrunError, first_line
 from shortrun.optim.schedules import decay_scale, lr_scale
 from shortrun.runs.checkpoints import Checkpoint, Progress, best_selection_loss, newest_checkpoint, save_checkpoint
 from shortrun.runs.folder import RunFolder
@@ -23,6 +23,7 @@ from shortrun.runs.trained import Trained
 from shortrun.score.evaluate import Evaluation
 from shortrun.train.assembly import Assembly
 from shortrun.train.events import Begun, Ended, Evaluated, Note, OnEvent, Saved, StepTaken
+from shortrun.train.memory import out_of_memory
 from shortrun.train.objective import steps_before_rdrop
 from shortrun.train.remember import remember
 from shortrun.train.state import read_state, write_state
@@ -77,6 +78,8 @@ class Loop:
             self._step()
             step = self.progress.step
             due = step == 1 or step % self.eval_interval == 0 or step == self.total_steps
+            if self._must_remember():
+                self._save()  # what comes next takes minutes and memory
             evaluations = self._evaluate() if due else None
             stopping = self.processes.any(stop())
             if self._checkpoint_is_due(evaluated=due) or step == last or stopping:
@@ -88,6 +91,9 @@ class Loop:
                     f"`shortrun resume {self.folder.path}`",
                 )
         self._assert_every_document_was_seen()
+        if self._must_remember():  # the run was stopped before it had
+            evaluations = self._evaluate()
+            self._save()
         result = self._result(*(evaluations or self._score()))
         if self.processes.first:
             self.folder.write_result(result)
@@ -188,7 +194,8 @@ class Loop:
 
     def _score(self) -> tuple[Evaluation, Evaluation | None]:
         """The losses on the validation documents, and on the tuning documents where there are any."""
-        self._remember()
+        if self._must_remember():
+            self._remember()
         prepared, share = self.parts.prepared, self.processes.share()
         evaluations = [
             scoring.evaluate(self.parts.scored, self.recipe.batches, share=share)
@@ -202,15 +209,27 @@ class Loop:
             )
         return evaluations[0], evaluations[1] if prepared.tuning else None
 
+    def _must_remember(self) -> bool:
+        """Whether a datastore is due: the recipe has one, and no more step will move the weights that make it."""
+        empty = self.parts.scored.learners()[0].datastore is None
+        return bool(self.recipe.datastore.weight) and self.progress.step == self.total_steps and empty
+
     def _remember(self) -> None:
-        """Fills the datastore, where the recipe has one and no more step will move the weights that made it."""
         config, scored = self.recipe.datastore, self.parts.scored
-        if config.weight and self.progress.step == self.total_steps and scored.learners()[0].datastore is None:
-            dtype = getattr(torch, self.parts.manifest["machine"]["precision"])
+        dtype = getattr(torch, self.parts.manifest["machine"]["precision"])
+        try:
             entries, size = remember(scored, self.parts.prepared.train, config, dtype)
-            self.on_event(
-                Note(f"The datastore holds {entries:,} contexts of the training documents in {size / 1e6:,.0f} MB")
-            )
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise ShortrunError(
+                f"The datastore does not fit into memory ({first_line(error)}). {last_good(self.folder)}, with all steps; "
+                f"`shortrun resume {self.folder.path}` fills it where there is more. A smaller datastore.width takes less, and "
+                "datastore.weight = 0 nothing, in a run of its own"
+            ) from error
+        self.on_event(
+            Note(f"The datastore holds {entries:,} contexts of the training documents in {size / 1e6:,.0f} MB")
+        )
 
     def _checkpoint_is_due(self, *, evaluated: bool) -> bool:
         every, loss = self.recipe.train.checkpoint_every, self.progress.selection_loss

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from shortrun.errors import ShortrunError, UserError
+from shortrun.errors import LostProcess, ShortrunError, UserError
 from shortrun.score.evaluate import Share
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ def joined(device: str) -> Iterator[Processes]:
     except RuntimeError as error:
         if not lost_another(error):
             raise
-        lost = ShortrunError(without_another(error))
+        lost = LostProcess(without_another(error))
         lost.process = dist.get_rank()
         raise lost from error
     finally:

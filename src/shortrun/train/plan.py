@@ -93,12 +93,15 @@ def plan(recipe: Recipe, gpus: int = 0) -> Plan:
     datastore_seconds = 0.0
     if recipe.datastore.weight:
         entries = round(recipe.model.members * tokens / recipe.train.epochs)
-        memory["datastore"] = entries * (recipe.datastore.width * dtype.itemsize + 4)
+        learner = model.learners()[0]
+        assert isinstance(learner, LinearHead)
+        width = min(recipe.datastore.width, learner.head_VD.shape[1] + 1)  # a key's last column is no direction
+        memory["datastore"] = entries * (width * dtype.itemsize + 4)
         if not gpus:
-            asking = _scored_share(recipe.data) * tokens / recipe.train.epochs
+            asking = 2 * _scored_share(recipe.data) * tokens / recipe.train.epochs  # for both losses
             with repeatable(recipe.train.threads) as threads:
-                each = recall_seconds(vocab_size, recipe.datastore.width, dtype, threads)
-            datastore_seconds = entries * (asking * each + flops_a_token / 3 / recipe.model.members / rate)
+                each = recall_seconds(vocab_size, width, dtype, threads)
+            datastore_seconds = entries * (asking * each + flops_a_token / 3 / rate)
     return Plan(
         parameters=parameters,
         documents=documents,
@@ -190,7 +193,7 @@ def recall_seconds(vocabulary: int, width: int, dtype: torch.dtype, threads: int
     """
     entries, contexts = 2**15, 512
     keys_NW = torch.full((entries, width), width**-0.5, dtype=dtype)
-    tokens_N = torch.arange(entries, dtype=torch.int32) * vocabulary // entries
+    tokens_N = (torch.arange(entries) * vocabulary // entries).int()
     store = Datastore(torch.eye(width, width - 1), keys_NW, tokens_N, vocab_size=vocabulary, weight=0.5, sharpness=20.0)
     hidden_CD = torch.full((contexts, width), 1.0)
     with torch.no_grad():
