@@ -239,6 +239,6 @@ def test_what_is_timed_of_a_datastore_is_one_question(vocabulary: int, monkeypat
     monkeypatch.setattr(PLAN, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     PLAN.recall_seconds.cache_clear()
     with FlopCounterMode(display=False) as counter:
-        assert PLAN.recall_seconds(vocabulary, 16, torch.float32, 1) == 1.0 / 2**15 / 512
+        assert PLAN.recall_seconds(vocabulary, 16, 100, torch.float32, 1) == 1.0 / 2**15 / 512
     assert counter.get_total_flops() >= 3 * 2 * 2**15 * 512 * 16
     PLAN.recall_seconds.cache_clear()

@@ -100,7 +100,7 @@ def plan(recipe: Recipe, gpus: int = 0) -> Plan:
         if not gpus:
             asking = 2 * _scored_share(recipe.data) * tokens / recipe.train.epochs  # for both losses
             with repeatable(recipe.train.threads) as threads:
-                each = recall_seconds(vocab_size, width, dtype, threads)
+                each = recall_seconds(vocab_size, width, max(entries // vocab_size, 1), dtype, threads)
             datastore_seconds = entries * (asking * each + flops_a_token / 3 / rate)
     return Plan(
         parameters=parameters,
@@ -186,14 +186,14 @@ def loss_seconds(vocabulary: int, width: int, dtype: torch.dtype, threads: int) 
 
 
 @lru_cache(maxsize=16)
-def recall_seconds(vocabulary: int, width: int, dtype: torch.dtype, threads: int) -> float:  # noqa: ARG001
+def recall_seconds(vocabulary: int, width: int, a_token: int, dtype: torch.dtype, threads: int) -> float:  # noqa: ARG001
     """Seconds in which one context is compared with one entry of a datastore on the CPU, the best of three.
 
-    `threads` only tells results apart.
+    a_token: how many entries a token has. `threads` only tells results apart.
     """
     entries, contexts = 2**15, 512
     keys_NW = torch.full((entries, width), width**-0.5, dtype=dtype)
-    tokens_N = (torch.arange(entries) * vocabulary // entries).int()
+    tokens_N = (torch.arange(entries) // a_token).clamp(max=vocabulary - 1).int()
     store = Datastore(torch.eye(width, width - 1), keys_NW, tokens_N, vocab_size=vocabulary, weight=0.5, sharpness=20.0)
     hidden_CD = torch.full((contexts, width), 1.0)
     with torch.no_grad():
