@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ENTRIES, TOKENS = 4096, 256
-"""Entries that are asked at a time, and how many tokens they may be of: weights of 512 contexts then fit in the caches."""
+ENTRIES, TOKENS = 4096, 32
+"""Entries that are asked at a time, and how many tokens they may be of. 512 contexts over the 1.3 million entries of `best-quick` take a
+core with AMX 0.91 s, with 256 tokens 1.01 s, with 2,048 entries 0.93 s."""
 
 
 class Datastore(nn.Module):
