@@ -67,7 +67,9 @@ def test_cached_logits_are_the_uncached_ones(
         ids[:, 0] = EOS
         cache = model.new_cache()
         for seen in range(prompt, BLOCK + 1):
-            logits = model(ids[:, cache.length : seen], cache)[:, -1]
+            logits_B1V = model(ids[:, cache.length : seen], cache)
+            assert logits_B1V.shape[1] == 1
+            logits = logits_B1V[:, -1]
             assert cache.length == seen
             assert torch.allclose(logits, model(ids[:, :seen])[:, -1], rtol=1e-5, atol=1e-5)
             if seen in (7, 9):

@@ -129,8 +129,10 @@ class GPT(LanguageModel):
         return self.token_emb.weight if self.emb_up is None else self.token_emb.weight @ self.emb_up.weight.t()
 
     def forward(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
-        hidden_ND = self._through(x_BT.flatten(), Layout.full(*x_BT.shape), cache)
-        return logits_from(self, hidden_ND).view(*x_BT.shape, -1)
+        hidden_BTE = self._through(x_BT.flatten(), Layout.full(*x_BT.shape), cache).view(*x_BT.shape, -1)
+        if cache is not None:
+            hidden_BTE = hidden_BTE[:, -1:]
+        return logits_from(self, hidden_BTE.flatten(0, 1)).view(*hidden_BTE.shape[:2], -1)
 
     def new_cache(self) -> Caches:
         return Caches([LayerCache() for _ in self.blocks])

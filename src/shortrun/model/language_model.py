@@ -60,7 +60,8 @@ class LanguageModel(nn.Module, ABC):
     def forward(self, x_BT: Tensor, cache: Cache | None = None) -> Tensor:
         """logits_BTV of the token after each position. T is at most block_size.
 
-        With a `cache` of `new_cache`, `x_BT` goes on from what it holds, and joins it.
+        With a `cache` of `new_cache`, `x_BT` goes on from what it holds, and joins it; only the last position's logits come
+        back, B x 1 x V, because a prompt's others are of no use.
         """
 
     @abstractmethod
