@@ -20,6 +20,7 @@ from typing import Any
 
 from scipy.stats import kendalltau
 
+from shortrun.errors import counted
 from shortrun.runs.folder import RunFolder
 from shortrun.study.table import ResultRow, StudyResult
 from shortrun.train.objective import steps_before_rdrop
@@ -189,7 +190,9 @@ def proxy_scale() -> str:
     ]
     body.append((f"*signs kept, of {len(clear)}*", "", *(str(kept) for kept in signs)))
     body.append(("*order kept (Kendall's tau)*", "1", *(f"{rank.statistic:.2f}" for rank in ranks)))
-    return markdown_table(("change", "at full size", *found), body)
+    seeds = {scale: max(len(row["losses"]) for row in rows.values()) for scale, rows in found.items()}
+    headings = (f"{scale}, {counted(seeds[scale], 'seed')}" for scale in found)
+    return markdown_table(("change", "at full size", *headings), body)
 
 
 def _difference(row: dict[str, Any], known: float) -> str:
