@@ -310,7 +310,6 @@ def _add(options: argparse.Namespace) -> None:
             for at in curves.evaluations
             if at.step > 1
         ]
-        curve[-1] = (curve[-1][0] + options.last_seconds / 60, curve[-1][1])
         row |= {"step_seconds": cost, "curve": [[round(minutes, 2), round(loss, 4)] for minutes, loss in curve]}
         row["minutes"] = row["curve"][-1][0]
     same = ("fingerprint", "recipe", "on")
@@ -338,8 +337,6 @@ def main() -> None:
     add.add_argument("--minutes", type=float, help="of the whole run, with other work beside it")
     add.add_argument("--step-seconds", type=float, nargs="+", metavar="S",
                      help="of a step with nothing else running; a second one is of R-Drop's steps")  # fmt: skip
-    add.add_argument("--last-seconds", type=float, default=0.0,
-                     help="that the last evaluation takes, with filling a datastore, and nothing else running")  # fmt: skip
     of_study = commands.add_parser("study")
     of_study.add_argument("result", type=Path)
     of_study.add_argument("--as", dest="name", help="the name of its file and marker; left out, the study's")

@@ -92,15 +92,16 @@ def plan(recipe: Recipe, gpus: int = 0) -> Plan:
     memory = step_bytes(parameters, vocab_size, recipe, dtype, rows)
     datastore_seconds = 0.0
     if recipe.datastore.weight:
-        entries = round(recipe.model.members * tokens / recipe.train.epochs)
+        contexts = round(tokens / recipe.train.epochs)
+        entries = recipe.model.members * contexts
         learner = model.learners()[0]
         assert isinstance(learner, LinearHead)
         width = min(recipe.datastore.width, learner.head_VD.shape[1] + 1)  # a key's last column is no direction
         memory["datastore"] = entries * (width * dtype.itemsize + 4)
         if not gpus:
-            asking = 2 * _scored_share(recipe.data) * tokens / recipe.train.epochs  # for both losses
+            asking = 2 * _scored_share(recipe.data) * contexts  # for both losses
             with repeatable(recipe.train.threads) as threads:
-                each = recall_seconds(vocab_size, width, max(entries // vocab_size, 1), dtype, threads)
+                each = recall_seconds(vocab_size, width, max(contexts // vocab_size, 1), dtype, threads)
             datastore_seconds = entries * (asking * each + flops_a_token / 3 / rate)
     return Plan(
         parameters=parameters,
